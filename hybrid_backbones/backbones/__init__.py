@@ -1,0 +1,1 @@
+"""One file per architecture family; `pyramid.py` is the contract that they share."""

@@ -1,0 +1,52 @@
+"""Where names are registered: MMEngine's root registries, so that mmdet, mmseg, mmpretrain ... all find them."""
+
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmengine.registry import MODELS
+
+if TYPE_CHECKING:
+    from .backbones.pyramid import PyramidBackbone
+
+# name -> (class, the options that the name stands for)
+_BACKBONES: dict[str, tuple[type, dict[str, Any]]] = {}
+
+
+def register_backbone(**names: dict[str, Any]) -> Callable[[type], type]:
+    """Register a family with MMEngine under its class name, and its variants by name: `conv2former_t=dict(arch=...)`."""
+
+    def register(cls: type) -> type:
+        MODELS.register_module(module=cls)
+        for name, options in names.items():
+            _BACKBONES[name] = (cls, options)
+        return cls
+
+    return register
+
+
+def list_backbones(pattern: str = '*') -> list[str]:
+    """Names that :func:`create_backbone` takes, sorted; `pattern` is a shell pattern such as `'conv2former*'`."""
+    return sorted(name for name in _BACKBONES if fnmatch(name, pattern))
+
+
+def create_backbone(name: str, checkpoint: str | Path | None = None, **options: Any) -> 'PyramidBackbone':
+    """Build a backbone by name, outside any config, in eval-agnostic, initialised form.
+
+    Args:
+        name: One of :func:`list_backbones`.
+        checkpoint: File or URL of pretrained weights, as published by the authors or written by OpenMMLab.
+        **options: The constructor's arguments, over those that the name stands for.
+
+    Raises:
+        ValueError: Unknown name.
+    """
+    if name not in _BACKBONES:
+        raise ValueError(f'unknown backbone {name!r}; choose one of {", ".join(list_backbones())}')
+    cls, defaults = _BACKBONES[name]
+    if checkpoint is not None:
+        options['init_cfg'] = dict(type='Pretrained', checkpoint=str(checkpoint))
+    backbone = cls(**{**defaults, **options})
+    backbone.init_weights()
+    return backbone

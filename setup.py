@@ -1,0 +1,41 @@
+"""Packaging. `pip install -e .[lite]` for a machine without mmcv, `pip install -e .` beside an existing one."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+REQUIRES = [
+    'torch>=2.4',
+    'torchvision>=0.19',
+    'mmengine>=0.10.4,<1',
+    'mmdet>=3.2,<4',
+    'mmsegmentation>=1.2,<2',
+    'timm>=1.0,<2',
+    'safetensors>=0.4',
+    # mmsegmentation imports these two and declares neither.
+    'ftfy',
+    'regex',
+    # 82 removed pkg_resources, through which MMEngine finds `mmdet::` config bases. The package mends that for its
+    # own tools; mmdet's and mmseg's tools read a config's bases before its custom_imports, where nothing can.
+    'setuptools<82',
+]
+
+EXTRAS = {
+    # For those who have no mmcv: the same Python code without compiled operators, which hybrid_backbones.compat
+    # provides. 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a config.
+    'lite': ['mmcv-lite>=2.0.1,<2.2'],
+    'test': ['pytest>=7', 'ruff>=0.6'],
+}
+
+setup(
+    name='hybrid_backbones',
+    version='0.1.0',
+    description='Hybrid CNN/Transformer backbones for detection and segmentation in OpenMMLab, at any resolution',
+    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['hybrid_backbones', 'hybrid_backbones.*']),
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+)
