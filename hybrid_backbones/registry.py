@@ -15,7 +15,7 @@ _BACKBONES: dict[str, tuple[type, dict[str, Any]]] = {}
 
 
 def register_backbone(**names: dict[str, Any]) -> Callable[[type], type]:
-    """Register a family with MMEngine under its class name, and its variants by name: `conv2former_t=dict(arch=...)`."""
+    """Register a family with MMEngine under its class name, and its variants by name: `cvt_13=dict(arch=...)`."""
 
     def register(cls: type) -> type:
         MODELS.register_module(module=cls)

@@ -1,0 +1,5 @@
+"""Reading published checkpoints."""
+
+from .loading import CheckpointError, load_pretrained
+
+__all__ = ['CheckpointError', 'load_pretrained']

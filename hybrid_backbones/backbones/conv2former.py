@@ -1,0 +1,196 @@
+"""Conv2Former: a simple Transformer-style ConvNet for visual recognition (arXiv 2211.11943).
+
+Official code: HVision-NKU/Conv2Former, `models/conv2former.py` at 94fd1c4, Apache-2.0. Parameters carry its names and
+shapes, so its files load as they are. It differs from the paper in a GELU before the depthwise convolution of the
+attention (the paper's A = DConv(W1 X) has none) and in layer scale, fixed at 1e-6; both are kept. Deliberate
+differences from the code:
+
+- No head; an output norm per returned map, as dense prediction with ConvNeXt and Swin has it (`out_norm`).
+- Maps stay channels_last throughout: LayerNorm over a contiguous axis, 1x1 convolutions as matrix products.
+- Arguments that its constructor accepts and ignores (`layer_scale_init_value`, `window_sizes`, `num_heads` ...) are
+  not accepted; `layer_scale_init` does what it says, for training from scratch.
+- Odd sizes are floored as there: 150x203 gives 37x51, 18x25, 9x12, 4x6.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..layers.drop_path import DropPath
+from ..layers.norm import LayerNorm2d
+from ..registry import register_backbone
+from .pyramid import PyramidBackbone
+
+# Table 1 and the official constructors; base_k7 is their `conv2former_b_22k`.
+ARCHS = {
+    'nano': dict(depths=(2, 2, 8, 2), dims=(64, 128, 256, 512), kernel_size=7),
+    'tiny': dict(depths=(3, 3, 12, 3), dims=(72, 144, 288, 576), kernel_size=11),
+    'small': dict(depths=(4, 4, 32, 4), dims=(72, 144, 288, 576), kernel_size=11),
+    'base': dict(depths=(4, 4, 34, 4), dims=(96, 192, 384, 768), kernel_size=11),
+    'base_k7': dict(depths=(4, 4, 34, 4), dims=(96, 192, 384, 768), kernel_size=7),
+    'large': dict(depths=(4, 4, 48, 4), dims=(128, 256, 512, 1024), kernel_size=11),
+}
+
+
+class ConvAttention(nn.Module):
+    """Convolutional modulation, figure 3: a large depthwise convolution weighs the values, element by element."""
+
+    def __init__(self, dim: int, kernel_size: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(dim)
+        self.att = nn.Sequential(
+            nn.Conv2d(dim, dim, 1),
+            nn.GELU(),
+            nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim),
+        )
+        self.v = nn.Conv2d(dim, dim, 1)
+        self.proj = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        return self.proj(self.att(x) * self.v(x))
+
+
+class ConvMLP(nn.Module):
+    """Feed-forward layer with a 3x3 depthwise convolution between its two pointwise ones."""
+
+    def __init__(self, dim: int, ratio: int = 4) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(dim)
+        self.fc1 = nn.Conv2d(dim, dim * ratio, 1)
+        self.pos = nn.Conv2d(dim * ratio, dim * ratio, 3, padding=1, groups=dim * ratio)
+        self.fc2 = nn.Conv2d(dim * ratio, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.fc1(self.norm(x)))
+        return self.fc2(x + F.gelu(self.pos(x)))
+
+
+class Block(nn.Module):
+    """Two residual branches, each scaled per channel; (N, C, H, W) in and out."""
+
+    def __init__(self, dim: int, kernel_size: int, drop_path: float, layer_scale_init: float) -> None:
+        super().__init__()
+        self.attn = ConvAttention(dim, kernel_size)
+        self.mlp = ConvMLP(dim)
+        self.drop_path = DropPath(drop_path)
+        self.layer_scale_1 = nn.Parameter(torch.full((dim,), layer_scale_init))
+        self.layer_scale_2 = nn.Parameter(torch.full((dim,), layer_scale_init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.layer_scale_1[:, None, None] * self.attn(x))
+        return x + self.drop_path(self.layer_scale_2[:, None, None] * self.mlp(x))
+
+
+def _stem(dim: int) -> nn.Sequential:
+    half = dim // 2
+    # GELU before BatchNorm, as released.
+    return nn.Sequential(
+        nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False),
+        nn.GELU(),
+        nn.BatchNorm2d(half),
+        nn.Conv2d(half, half, 3, padding=1, bias=False),
+        nn.GELU(),
+        nn.BatchNorm2d(half),
+        nn.Conv2d(half, dim, 2, stride=2, bias=False),
+    )
+
+
+@register_backbone(
+    conv2former_n=dict(arch='nano'),
+    conv2former_t=dict(arch='tiny'),
+    conv2former_s=dict(arch='small'),
+    conv2former_b=dict(arch='base'),
+    conv2former_b_k7=dict(arch='base_k7'),
+    conv2former_l=dict(arch='large'),
+)
+class Conv2Former(PyramidBackbone):
+    """Conv2Former as a pyramid of strides 4, 8, 16, 32.
+
+    Args:
+        arch: A name in `ARCHS`, or a dict with the same keys.
+        out_indices: Stages whose maps are returned.
+        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
+        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
+        norm_eval: Keep the stem's BatchNorm statistics fixed during training.
+        with_cp: Recompute blocks in the backward pass.
+        out_norm: LayerNorm on every returned map.
+        layer_scale_init: Initial layer scale; 1e-6 as published, larger (0.1 to 1) learns faster from scratch.
+        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    Raises:
+        ValueError: Unknown arch, or options outside the architecture.
+    """
+
+    checkpoint_ignores = (r'head\.', r'pred\.')
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = 'tiny',
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        out_norm: bool = True,
+        layer_scale_init: float = 1e-6,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        depths, dims, kernel_size = self.parse_arch(arch, ARCHS)
+        super().__init__(dims, (4, 8, 16, 32), out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        self.depths = depths[: self.num_stages]
+        self.downsample_layers = nn.ModuleList([_stem(dims[0])])
+        for i in range(1, self.num_stages):
+            self.downsample_layers.append(
+                nn.Sequential(LayerNorm2d(dims[i - 1]), nn.Conv2d(dims[i - 1], dims[i], 2, stride=2))
+            )
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(Block(dims[i], kernel_size, next(rates), layer_scale_init) for _ in range(depths[i])))
+            for i in range(self.num_stages)
+        )
+        self._init_trunk()
+        self.finish(out_norm, LayerNorm2d)
+
+    def _init_trunk(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def num_blocks(self) -> int:
+        return sum(self.depths)
+
+    @property
+    def min_size(self) -> int:
+        # ceil(H / 2) by the stem's first convolution, then one floored halving per stage.
+        return 2 ** (self.num_stages + 1) - 1
+
+    def forward_stage(self, x: Tensor, index: int) -> Tensor:
+        x = self.downsample_layers[index](x)
+        for block in self.stages[index]:
+            recompute = self.with_cp and x.requires_grad and torch.is_grad_enabled()
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x
+
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        if index == -1:
+            return [self.downsample_layers[0]]
+        return [self.stages[index], *([self.downsample_layers[index]] if index else [])]
+
+    def layer_position(self, name: str) -> tuple[int, int]:
+        kind, _, rest = name.partition('.')
+        if kind == 'out_norms':
+            return self.num_stages, self.num_blocks + 1
+        parts = rest.split('.')
+        stage = int(parts[0])
+        if kind == 'downsample_layers' and stage == 0:
+            return -1, 0
+        block = int(parts[1]) if kind == 'stages' else 0
+        return stage, sum(self.depths[:stage]) + block + 1

@@ -1,0 +1,185 @@
+"""The contract of every backbone: an image of any size in, feature maps at several strides out."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..checkpoints import load_pretrained
+
+
+class PyramidBackbone(BaseModule):
+    """A trunk of stages, each followed, where `out_indices` asks for it, by an output norm.
+
+    A family builds its trunk, calls :meth:`finish` at the end of its constructor, and implements
+    :meth:`forward_stage` and :meth:`stage_modules`. Stages after the last of `out_indices` are not built, so that
+    distributed training never meets an unused parameter.
+
+    Args:
+        stage_channels: Channels of every stage of the architecture.
+        stage_strides: Stride of every stage's map to the image.
+        out_indices: Stages whose maps are returned, ascending.
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no gradient, eval mode.
+        norm_eval: Keep BatchNorm statistics fixed during training.
+        with_cp: Recompute blocks in the backward pass instead of keeping their activations.
+        init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes any file that
+            :func:`hybrid_backbones.checkpoints.load_pretrained` reads.
+
+    Raises:
+        ValueError: `out_indices` or `frozen_stages` outside the architecture.
+    """
+
+    # Last parts of parameter names that never get weight decay although they have two or more dimensions.
+    no_weight_decay: tuple[str, ...] = ()
+    # Of published files: how to rename keys, as (pattern, replacement) for re.sub, and which a backbone has no use of.
+    checkpoint_renames: tuple[tuple[str, str], ...] = ()
+    checkpoint_ignores: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        stage_channels: Sequence[int],
+        stage_strides: Sequence[int],
+        out_indices: Sequence[int],
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        total = len(stage_channels)
+        out_indices = tuple(out_indices)
+        if not out_indices or sorted(set(out_indices)) != list(out_indices) or not set(out_indices) <= {*range(total)}:
+            raise ValueError(
+                f'out_indices={out_indices} of {type(self).__name__}: '
+                f'expected ascending stages out of {tuple(range(total))}'
+            )
+        self.num_stages = out_indices[-1] + 1
+        if frozen_stages not in range(-1, self.num_stages + 1):
+            raise ValueError(
+                f'frozen_stages={frozen_stages} of {type(self).__name__}: expected -1 (none), 0 (the stem) '
+                f'or the number of stages to freeze, up to {self.num_stages}'
+            )
+        self.out_indices = out_indices
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.out_channels = tuple(stage_channels[i] for i in out_indices)
+        self.out_strides = tuple(stage_strides[i] for i in out_indices)
+
+    # What a family says of itself.
+
+    @property
+    @abstractmethod
+    def num_blocks(self) -> int:
+        """Blocks of the trunk, the depth that :meth:`layer_position` counts to."""
+
+    @property
+    @abstractmethod
+    def min_size(self) -> int:
+        """Smallest height and width in pixels that leave one pixel of the last map."""
+
+    @abstractmethod
+    def forward_stage(self, x: Tensor, index: int) -> Tensor:
+        """Run stage `index`, with the stem or downsampling layer in front of it, on (N, C, H, W)."""
+
+    @abstractmethod
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        """Modules of stage `index` with its downsampling layer; those of the stem for -1."""
+
+    @abstractmethod
+    def layer_position(self, name: str) -> tuple[int, int]:
+        """Stage and depth of the parameter `name`, for layer-wise learning rates.
+
+        Returns:
+            (-1, 0) for the stem; (s, d) for stage s, where d = 1..num_blocks counts blocks through the whole trunk and
+            a downsampling layer has the depth of the block behind it; (num_stages, num_blocks + 1) for output norms.
+        """
+
+    # What all families share.
+
+    @staticmethod
+    def parse_arch(arch: str | dict[str, Any], archs: dict[str, dict[str, Any]]) -> tuple[Any, ...]:
+        """Values of `arch`, a name in the family's table or a dict with the same keys, in the table's order.
+
+        Raises:
+            ValueError: A name or keys that the table does not have.
+        """
+        if isinstance(arch, str) and arch not in archs:
+            raise ValueError(f'unknown arch {arch!r}; choose one of {", ".join(archs)}, or give a dict')
+        keys = next(iter(archs.values())).keys()
+        values = archs[arch] if isinstance(arch, str) else arch
+        if values.keys() != keys:
+            raise ValueError(f'arch has the keys {sorted(values)}; expected {sorted(keys)}')
+        return tuple(values[key] for key in keys)
+
+    def finish(self, out_norm: bool, norm: type[nn.Module]) -> None:
+        """Add output norms, named apart from the trunk so that published files load fully, and freeze."""
+        norms = {str(i): norm(c) for i, c in zip(self.out_indices, self.out_channels, strict=True)}
+        self.out_norms = nn.ModuleDict(norms if out_norm else {})
+        for index in range(-1, self.frozen_stages):
+            for module in self.stage_modules(index):
+                module.requires_grad_(False)
+        self.train(self.training)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of an image batch.
+
+        Args:
+            x: (N, 3, H, W), any height and width of at least :attr:`min_size` pixels.
+
+        Returns:
+            One (N, C_i, H_i, W_i) per out_index, channels_last in memory.
+
+        Raises:
+            ValueError: Not three channels, or an image below :attr:`min_size`.
+        """
+        self._check_input(x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        outs = []
+        for index in range(self.num_stages):
+            x = self.forward_stage(x, index)
+            if index in self.out_indices:
+                outs.append(self.out_norms[str(index)](x) if self.out_norms else x)
+        return tuple(outs)
+
+    def _check_input(self, x: Tensor) -> None:
+        name = type(self).__name__
+        if x.ndim != 4 or x.shape[1] != 3:
+            raise ValueError(
+                f'{name} got an input of shape {tuple(x.shape)}; expected (N, 3, H, W). '
+                'Repeat a grey image over three channels first.'
+            )
+        if min(x.shape[2:]) < self.min_size:
+            raise ValueError(
+                f'{name} got an image of {x.shape[2]}x{x.shape[3]} pixels; its map at stride {self.out_strides[-1]} '
+                f'needs at least {self.min_size}x{self.min_size}. Pad or resize it, or drop the last of out_indices.'
+            )
+
+    def train(self, mode: bool = True) -> 'PyramidBackbone':
+        """Frozen stages stay in eval mode; so does every BatchNorm with `norm_eval`."""
+        super().train(mode)
+        if mode:
+            for index in range(-1, self.frozen_stages):
+                for module in self.stage_modules(index):
+                    module.eval()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Load the checkpoint of `init_cfg`; without one the constructor's initialisation stands, whatever ran since.
+
+        Raises:
+            CheckpointError: The file is damaged, or of another architecture.
+        """
+        if self.init_cfg and self.init_cfg['type'] == 'Pretrained':
+            load_pretrained(self, self.init_cfg['checkpoint'])
+        elif self.init_cfg:
+            super().init_weights()
+        self._is_init = True

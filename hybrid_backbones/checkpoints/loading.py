@@ -1,0 +1,6 @@
+class CheckpointError(RuntimeError):
+    pass
+
+
+def load_pretrained(model, source):
+    raise NotImplementedError

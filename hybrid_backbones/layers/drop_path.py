@@ -1,0 +1,24 @@
+"""Stochastic depth (arXiv 1603.09382)."""
+
+from torch import Tensor, nn
+
+
+class DropPath(nn.Module):
+    """Zero a residual branch for whole samples with probability `rate` in training, and scale the others up.
+
+    The same as timm's and torchvision's, which are not imported to keep this package's import light.
+    """
+
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * mask.div_(keep)
+
+    def extra_repr(self) -> str:
+        return f'rate={self.rate:g}'
