@@ -1,0 +1,127 @@
+"""Axis-aligned boxes: greedy and soft suppression, overlaps. Boxes are `(x1, y1, x2, y2)`.
+
+`offset` is 0 or 1: the width of a box is `x2 - x1 + offset` (1 for boxes that name their last pixel).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .kernels import torchvision_kernels, working_dtype
+
+SOFT_NAIVE, SOFT_LINEAR, SOFT_GAUSSIAN = range(3)
+IOU, IOF = range(2)
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Greedy suppression of boxes that overlap a better one by more than `iou_threshold`.
+
+    Args:
+        boxes: `(n, 4)`.
+        scores: `(n,)`.
+
+    Returns:
+        `(k,)` int64 indices of the kept boxes, best first.
+    """
+    dtype = working_dtype(boxes)
+    boxes, scores = boxes.detach().to(dtype), scores.detach().to(dtype)
+    if offset:
+        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    # mmcv's threshold is a C float; a double 0.3 would suppress boxes whose float IoU is exactly 0.3.
+    return torchvision_kernels().nms(boxes, scores, float(np.float32(iou_threshold)))
+
+
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Soft-NMS (arXiv 1704.04503): overlapping boxes lose score instead of being dropped.
+
+    Args:
+        boxes: `(n, 4)`.
+        scores: `(n,)`.
+        dets: `(n, 5)` buffer; its first k rows become the kept boxes with their lowered scores, best first.
+        iou_threshold: overlap from which the naive and linear methods act.
+        sigma: width of the gaussian method.
+        min_score: boxes that fall below it are dropped.
+        method: 0 naive (score 0), 1 linear (`1 - iou`), 2 gaussian (`exp(-iou^2 / sigma)`).
+
+    Returns:
+        `(k,)` int64 indices of the kept boxes.
+    """
+    # NumPy: a step is a dozen operations on short arrays, where torch spends most of its time dispatching.
+    dtype = working_dtype(boxes)
+    corners = boxes.detach().to('cpu', dtype).numpy()
+    remaining = scores.detach().to('cpu', dtype, copy=True).numpy()
+    threshold = remaining.dtype.type(np.float32(iou_threshold))
+    minimum = remaining.dtype.type(np.float32(min_score))
+    order = np.arange(len(remaining))
+    kept, kept_scores = [], []
+    while len(order):
+        best = remaining.argmax()
+        kept.append(order[best])
+        kept_scores.append(remaining[best])
+        # The first box moves to the freed place: with equal scores, the order of mmcv's own loop.
+        order[best], remaining[best] = order[0], remaining[0]
+        order, remaining = order[1:], remaining[1:]
+        iou = _overlap_with(corners[kept[-1]], corners[order], offset)
+        remaining *= _soft_weight(iou, threshold, sigma, method)
+        order, remaining = _drop_below(minimum, order, remaining)
+    keep = torch.as_tensor(np.array(kept, dtype=np.int64))
+    dets[: len(kept), :4] = boxes.detach()[keep.to(boxes.device)].to(dets)
+    dets[: len(kept), 4] = torch.as_tensor(np.array(kept_scores, dtype=remaining.dtype)).to(dets)
+    return keep.to(boxes.device)
+
+
+def _overlap_with(box: np.ndarray, others: np.ndarray, offset: int) -> np.ndarray:
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    sides = np.maximum(high - low + offset, 0)
+    intersection = sides[:, 0] * sides[:, 1]
+    area = (box[2] - box[0] + offset) * (box[3] - box[1] + offset)
+    areas = (others[:, 2] - others[:, 0] + offset) * (others[:, 3] - others[:, 1] + offset)
+    with np.errstate(invalid='ignore'):  # two boxes without area: 0 / 0, as in mmcv
+        return intersection / (area + areas - intersection)
+
+
+def _soft_weight(iou: np.ndarray, threshold: np.floating, sigma: float, method: int) -> np.ndarray:
+    if method == SOFT_GAUSSIAN:
+        return np.exp(-(iou * iou) / iou.dtype.type(sigma))
+    lowered = 1 - iou if method == SOFT_LINEAR else np.zeros_like(iou)
+    return np.where(iou >= threshold, lowered, iou.dtype.type(1))
+
+
+def _drop_below(minimum: np.floating, order: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Drop boxes below `minimum`; survivors from the end fill the gaps, as in mmcv, whose ties depend on the order."""
+    survives = ~(scores < minimum)
+    count = int(survives.sum())
+    gaps = np.flatnonzero(~survives[:count])
+    fill = np.flatnonzero(survives[count:])[::-1] + count
+    order[gaps], scores[gaps] = order[fill], scores[fill]
+    return order[:count], scores[:count]
+
+
+def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, aligned: bool, offset: int) -> None:
+    """Overlap of every box of `bboxes1` with every box of `bboxes2`, or of the pairs if `aligned`.
+
+    Args:
+        bboxes1: `(n, 4)`.
+        bboxes2: `(m, 4)`.
+        ious: `(n, m)`, or `(n,)` if `aligned`; overwritten.
+        mode: 0 intersection over union, 1 intersection over the area of the first box.
+    """
+    dtype = working_dtype(bboxes1)
+    first, second = bboxes1.to(dtype), bboxes2.to(dtype)
+    if not aligned:
+        first = first[:, None]
+    sides = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
+    intersection = (sides + offset).clamp(min=0).prod(-1)
+    base = (first[..., 2:] - first[..., :2] + offset).prod(-1)
+    if mode == IOU:
+        base = base + (second[..., 2:] - second[..., :2] + offset).prod(-1) - intersection
+    ious.copy_(intersection / base.clamp(min=offset))
