@@ -5,8 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 REQUIRES = [
-    'torch>=2.4',
-    'torchvision>=0.19',
+    'torch>=2.5',  # torch.serialization.safe_globals
+    'torchvision>=0.20',
     'mmengine>=0.10.4,<1',
     'mmdet>=3.2,<4',
     'mmsegmentation>=1.2,<2',

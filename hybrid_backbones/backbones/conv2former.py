@@ -126,8 +126,6 @@ class Conv2Former(PyramidBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
-    checkpoint_ignores = (r'head\.', r'pred\.')
-
     def __init__(
         self,
         arch: str | dict[str, Any] = 'tiny',
@@ -171,6 +169,11 @@ class Conv2Former(PyramidBackbone):
     def min_size(self) -> int:
         # ceil(H / 2) by the stem's first convolution, then one floored halving per stage.
         return 2 ** (self.num_stages + 1) - 1
+
+    @property
+    def checkpoint_ignores(self) -> tuple[str, ...]:
+        unbuilt = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.num_stages, 4))
+        return (r'(head|pred)\.', *unbuilt)
 
     def forward_stage(self, x: Tensor, index: int) -> Tensor:
         x = self.downsample_layers[index](x)

@@ -1,5 +1,6 @@
 """Reading published checkpoints."""
 
-from .loading import CheckpointError, load_pretrained
+from .loading import LoadReport, load_pretrained
+from .reading import CheckpointError, read_state_dict
 
-__all__ = ['CheckpointError', 'load_pretrained']
+__all__ = ['CheckpointError', 'LoadReport', 'load_pretrained', 'read_state_dict']

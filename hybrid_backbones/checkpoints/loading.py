@@ -1,6 +1,108 @@
-class CheckpointError(RuntimeError):
-    pass
+"""Weights into a backbone, with an account of what matched."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmengine.logging import print_log
+from torch import Tensor
+
+from .reading import CheckpointError, read_state_dict
+
+if TYPE_CHECKING:
+    from ..backbones.pyramid import PyramidBackbone
+
+# What dense prediction adds to a trunk; no published file has it.
+ADDED = 'out_norms.'
 
 
-def load_pretrained(model, source):
-    raise NotImplementedError
+@dataclass(frozen=True)
+class LoadReport:
+    """What a checkpoint gave a backbone; counts are of numbers, keys of tensors."""
+
+    matched: int
+    total: int
+    ignored: tuple[str, ...]
+    initial: tuple[str, ...]
+
+    def __str__(self) -> str:
+        line = f'{self.matched:,} of {self.total:,} parameters matched'
+        if self.ignored:
+            line += f'; ignored {_summary(self.ignored)}'
+        if self.initial:
+            line += f'; left at initialisation {_summary(self.initial)}'
+        return line
+
+
+def load_pretrained(backbone: 'PyramidBackbone', source: str | Path) -> LoadReport:
+    """Load a checkpoint into the trunk of `backbone`: all of it, or an error and nothing changed.
+
+    Args:
+        backbone: Its `checkpoint_renames` and `checkpoint_ignores` say how published keys map to its own.
+        source: Path or URL, see :func:`read_state_dict`.
+
+    Returns:
+        What matched, also logged in one line.
+
+    Raises:
+        CheckpointError: The file is unreadable, or of another family, depth or width; both sides are named.
+    """
+    state, nest = read_state_dict(source)
+    state = {_rename(key, backbone.checkpoint_renames): value for key, value in state.items()}
+    own = backbone.state_dict()
+    ignored = {k for k in state if any(re.match(p, k) for p in backbone.checkpoint_ignores)}
+    ignored |= {k for k in state if k.startswith(ADDED) and k not in own}
+    state = {key: value for key, value in state.items() if key not in ignored}
+    # A counter that only momentum=None reads; safetensors files often come without it.
+    missing = {key for key in own if key not in state and not key.endswith('num_batches_tracked')}
+    initial = {key for key in missing if key.startswith(ADDED)}
+    _check(backbone, source, state, own, missing - initial)
+    backbone.load_state_dict(state, strict=False)
+
+    counts = {name: parameter.numel() for name, parameter in backbone.named_parameters()}
+    matched = sum(count for name, count in counts.items() if name in state)
+    report = LoadReport(matched, sum(counts.values()), tuple(sorted(ignored)), tuple(sorted(initial)))
+    where = f'{source}[{nest}]' if nest else source
+    print_log(f'{type(backbone).__name__} from {where}: {report}', logger='current')
+    return report
+
+
+def _rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
+    for pattern, replacement in renames:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _check(
+    backbone: 'PyramidBackbone', source: str | Path, state: dict[str, Tensor], own: dict[str, Tensor], missing: set[str]
+) -> None:
+    unexpected = state.keys() - own.keys()
+    shapes = [
+        f'{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} here'
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if not (unexpected or shapes or missing):
+        return
+    name = type(backbone).__name__
+    common = len(state.keys() & own.keys())
+    lines = [f'{source} is not a checkpoint of this {name}: {common} of its {len(state)} keys are known here.']
+    if shapes:
+        lines.append(f'  {len(shapes)} of another shape: {"; ".join(shapes[:3])}')
+    if unexpected:
+        lines.append(f'  {len(unexpected)} only in the file: {", ".join(sorted(unexpected)[:5])}')
+    if missing:
+        lines.append(f'  {len(missing)} only in the backbone: {", ".join(sorted(missing)[:5])}')
+    lines.append('Give the arch that the file was made for, or the file of this arch. Nothing was loaded.')
+    raise CheckpointError('\n'.join(lines))
+
+
+def _summary(keys: Iterable[str]) -> str:
+    """`head (4), pred (2)` for keys that begin so."""
+    counts: dict[str, int] = {}
+    for key in keys:
+        top = key.split('.')[0]
+        counts[top] = counts.get(top, 0) + 1
+    return ', '.join(f'{top} ({count})' for top, count in counts.items())

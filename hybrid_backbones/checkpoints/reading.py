@@ -1,0 +1,93 @@
+"""From a file or URL to a flat state dict, without running anything that the file holds."""
+
+import argparse
+import pickle
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor
+
+# Training scripts derived from DeiT's and ConvNeXt's store their command line beside the weights: plain data.
+HARMLESS = [argparse.Namespace]
+
+# Where files nest their weights. Averaged ones come first, as in timm: they are what the papers report.
+NESTS = ('model_ema', 'model', 'state_dict', 'module')
+
+# What wrappers put in front of every key: DistributedDataParallel, torch.compile.
+WRAPPERS = ('module.', '_orig_mod.')
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read, or that is not of the network it is loaded into."""
+
+
+def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
+    """Read the weights of a published file, an OpenMMLab file or one of our own.
+
+    Args:
+        source: Path or http(s) URL of a `.safetensors` or a `torch.save` file. URLs are kept in torch.hub's folder.
+
+    Returns:
+        The tensors by key, free of wrappers' prefixes and, for a detector or segmentor, those of its `backbone.` alone;
+        and the name of the entry that they were nested under, '' for none.
+
+    Raises:
+        CheckpointError: No such file, a damaged one, or one that holds code or no tensors.
+    """
+    path = _local(str(source))
+    content, nest = _unnest(_read(path))
+    state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not state:
+        raise CheckpointError(f'{path} holds no weights: expected tensors by name, at the top or under {NESTS}')
+    for prefix in WRAPPERS:
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if any(key.startswith('backbone.') for key in state):
+        state = {k.removeprefix('backbone.'): v for k, v in state.items() if k.startswith('backbone.')}
+    return state, nest
+
+
+def _local(source: str) -> Path:
+    """Path of `source`, downloaded first where it is a URL: complete or not at all."""
+    if urlparse(source).scheme not in ('http', 'https'):
+        return Path(source.removeprefix('file://')).expanduser()
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(source).path).name)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(source, str(path))
+        except OSError as error:
+            raise CheckpointError(f'cannot download {source}: {error}. Fetch it by hand to {path}') from error
+    return path
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise CheckpointError(f'no checkpoint at {path}: expected a .pth or .safetensors file')
+    try:
+        if path.suffix == '.safetensors':
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals(HARMLESS):
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch raises this for code and for noise alike; its first line says which.
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f'{path} was not read: it is damaged, or holds objects that could run code when loaded ({reason}). '
+            'Save it again as a plain dict of tensors.'
+        ) from error
+    except Exception as error:  # torch and safetensors raise RuntimeError, EOFError, OSError and their own for damage
+        raise CheckpointError(f'{path} is damaged or cut short ({error}). Copy or download it again.') from error
+
+
+def _unnest(content: Any) -> tuple[dict[str, Any], str]:
+    nest = ''
+    while isinstance(content, dict):
+        inner = next((key for key in NESTS if isinstance(content.get(key), dict)), None)
+        if inner is None:
+            return content, nest
+        content, nest = content[inner], f'{nest}.{inner}' if nest else inner
+    raise CheckpointError(f'a checkpoint is a dict of tensors by name; this one is a {type(content).__name__}')
