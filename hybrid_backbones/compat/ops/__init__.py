@@ -18,6 +18,8 @@ _OPERATORS = (
     boxes.bbox_overlaps,
     roi.roi_align_forward,
     roi.roi_align_backward,
+    roi.roi_pool_forward,
+    roi.roi_pool_backward,
 )
 
 
