@@ -1,0 +1,51 @@
+"""Mixed precision on a CPU: MMEngine's `AmpOptimWrapper` refuses one, though bf16 autocast works there."""
+
+from types import ModuleType
+
+import torch
+
+from . import hooks
+from .notes import note
+
+
+def _mend_wrapper(module: ModuleType) -> None:
+    cls = module.AmpOptimWrapper
+    if 'hybrid_backbones' in cls.__init__.__module__:
+        return
+    original_init, original_state_dict = cls.__init__, cls.state_dict
+
+    def __init__(self, loss_scale='dynamic', dtype=None, use_fsdp=False, **kwargs):
+        from mmengine.device import get_device
+
+        if get_device() != 'cpu':
+            original_init(self, loss_scale=loss_scale, dtype=dtype, use_fsdp=use_fsdp, **kwargs)
+            return
+        super(cls, self).__init__(**kwargs)
+        self.cast_dtype = _cpu_dtype(dtype)
+        # bf16 has the exponent range of fp32, so that gradients need no scaling.
+        self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
+        self._scale_update_param = None
+        note('amp', f'no accelerator; AmpOptimWrapper trains in bfloat16 on the CPU (config: dtype={dtype!r})')
+
+    def state_dict(self):
+        state = original_state_dict(self)
+        # A scaler of a GPU, where such a run may be resumed, refuses an empty state.
+        if not state['loss_scaler']:
+            del state['loss_scaler']
+        return state
+
+    cls.__init__, cls.state_dict = __init__, state_dict
+
+
+def _cpu_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    name = str(dtype).removeprefix('torch.')
+    if name not in ('None', 'float16', 'bfloat16'):
+        raise ValueError(
+            f'AmpOptimWrapper(dtype={dtype!r}) on a CPU: expected None, float16 or bfloat16 (all train in bfloat16); '
+            'for float32 use OptimWrapper'
+        )
+    return torch.bfloat16
+
+
+def install() -> None:
+    hooks.after('mmengine.optim.optimizer.amp_optimizer_wrapper', _mend_wrapper)

@@ -1,0 +1,35 @@
+"""Distributed training on CPUs: MMEngine's wrapper asks for a GPU, and SyncBN works on GPUs only."""
+
+from types import ModuleType
+
+from . import hooks
+from .notes import note
+
+
+def _mend_wrapper(module: ModuleType) -> None:
+    cls = module.MMDistributedDataParallel
+    original = cls.__init__
+    if original.__module__ == __name__:
+        return
+
+    def __init__(self, module, detect_anomalous_params=False, **kwargs):
+        if all(parameter.device.type == 'cpu' for parameter in module.parameters()):
+            module = _without_sync_bn(module)
+            # MMEngine names the GPU of the local rank; DistributedDataParallel takes none for a model on the CPU.
+            kwargs.update(device_ids=None, output_device=None)
+        original(self, module, detect_anomalous_params=detect_anomalous_params, **kwargs)
+
+    cls.__init__ = __init__
+
+
+def _without_sync_bn(model):
+    from mmengine.model import revert_sync_batchnorm
+
+    if any('SyncBatchNorm' in type(module).__name__ for module in model.modules()):
+        note('syncbn', 'SyncBN needs GPUs; on CPUs each process normalises by its own batch (BN)')
+        return revert_sync_batchnorm(model)
+    return model
+
+
+def install() -> None:
+    hooks.after('mmengine.model.wrappers.distributed', _mend_wrapper)

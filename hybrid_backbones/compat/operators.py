@@ -1,0 +1,56 @@
+"""mmcv's compiled operators: the compiled module where it works, `compat.ops` where it is absent or broken."""
+
+import importlib.util
+import logging
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+from . import hooks
+from .notes import note
+
+NAME = 'mmcv._ext'
+
+
+class _Loader:
+    """Loads the compiled module that Python found, or the stand-in."""
+
+    def __init__(self, compiled: ModuleSpec | None):
+        self.compiled = compiled
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        import torch  # noqa: F401  (its libraries must be in memory before the compiled module is)
+
+        if self.compiled is not None:
+            try:
+                module = importlib.util.module_from_spec(self.compiled)
+                self.compiled.loader.exec_module(module)
+                return module
+            except ImportError as error:
+                self._say_broken(error)
+        else:
+            note('operators', 'mmcv has no compiled operators; those of torch and torchvision are used')
+        from .ops import make_module
+
+        return make_module()
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is left to do: `create_module` returns a module that is already filled."""
+
+    def _say_broken(self, error: ImportError) -> None:
+        import mmcv
+        import torch
+
+        note(
+            'operators',
+            f"mmcv {mmcv.__version__}'s compiled operators cannot be loaded with torch {torch.__version__} ({error}); "
+            'those of torch and torchvision are used. Rebuild mmcv for this torch, or replace it with mmcv-lite',
+            level=logging.WARNING,
+        )
+
+
+def _find(compiled: ModuleSpec | None) -> ModuleSpec:
+    return ModuleSpec(NAME, _Loader(compiled), origin=compiled.origin if compiled else __file__)
+
+
+def install() -> None:
+    hooks.replace(NAME, _find)

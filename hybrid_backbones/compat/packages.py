@@ -1,0 +1,82 @@
+"""Finding installed packages without what setuptools 82 (`pkg_resources`) and Python 3.14 removed."""
+
+import importlib.util
+import pkgutil
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+from . import hooks
+from .notes import note
+
+
+def is_installed(package: str) -> bool:
+    """Whether `package` is a distribution or an importable (not a namespace) module."""
+    try:
+        metadata.distribution(package)
+        return True
+    except metadata.PackageNotFoundError:
+        spec = importlib.util.find_spec(package)
+        return spec is not None and spec.origin is not None
+
+
+def package2module(package: str) -> str:
+    """Name of the module that distribution `package` installs: 'mmsegmentation' -> 'mmseg'."""
+    distribution = metadata.distribution(package)
+    names = (distribution.read_text('top_level.txt') or '').split()
+    if not names:
+        names = [name for name, owners in metadata.packages_distributions().items() if distribution.name in owners]
+    if not names:
+        raise ValueError(f'cannot infer the module name of {package}: it declares no top-level module')
+    return names[0]
+
+
+def get_installed_path(package: str) -> str:
+    """Folder of the module that `package`, a distribution or a module on the path, brings.
+
+    Raises:
+        PackageNotFoundError: there is neither a distribution nor a module of that name.
+        RuntimeError: the module is a namespace package, which has no one folder.
+    """
+    try:
+        location = Path(metadata.distribution(package).locate_file(''))
+    except metadata.PackageNotFoundError:
+        if importlib.util.find_spec(package) is None:
+            raise
+        return _module_folder(package)
+    for name in (package, package2module(package)):
+        if (location / name).exists():
+            return str(location / name)
+    return _module_folder(package2module(package))  # an editable install lies elsewhere than its metadata
+
+
+def _module_folder(name: str) -> str:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise RuntimeError(f'{name} is a namespace package, which has no installed path')
+    return str(Path(spec.origin).parent)
+
+
+def _mend_package_utils(module: ModuleType) -> None:
+    if importlib.util.find_spec('pkg_resources') is not None:
+        return
+    for function in (is_installed, package2module, get_installed_path):
+        hooks.rebind(getattr(module, function.__name__), function)
+        setattr(module, function.__name__, function)
+    note(
+        'packages',
+        'this setuptools has no pkg_resources; `mmdet::` and `mmseg::` config bases are found by importlib.metadata',
+    )
+
+
+def _find_loader(fullname: str):
+    """`pkgutil.find_loader` as Python had it until 3.13."""
+    spec = importlib.util.find_spec(fullname)
+    return None if spec is None else spec.loader
+
+
+def install() -> None:
+    hooks.after('mmengine.utils.package_utils', _mend_package_utils)
+    if not hasattr(pkgutil, 'find_loader'):
+        pkgutil.find_loader = _find_loader
+        note('find_loader', 'this Python has no pkgutil.find_loader, by which mmcv looks for its operators; provided')
