@@ -1,0 +1,193 @@
+"""From a config file and the command line's wishes to the config that runs."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from .checkpoint import latest_checkpoint
+
+SPLITS = ('train', 'val', 'test')
+_SEEDABLE_SAMPLERS = ('DefaultSampler', 'InfiniteSampler')
+
+
+def load_config(
+    path: str | Path,
+    work_dir: str | None = None,
+    data_root: str | None = None,
+    options: dict | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """Read a config of mmdet, mmseg or ours, and add what this package needs of any config.
+
+    Args:
+        path: Config file.
+        work_dir: Folder for logs and checkpoints; else the config's, else `work_dirs/NAME_OF_THE_CONFIG`.
+        data_root: Folder of the data, in place of the config's.
+        options: Dotted keys and values over those of the file, as `--cfg-options` gives them.
+        launcher: How the processes of a distributed run were started.
+
+    Raises:
+        FileNotFoundError: No such config.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no config {path}; ours are in configs/')
+    cfg = Config.fromfile(path)
+    if options:
+        cfg.merge_from_dict(options)
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / path.stem)
+    if data_root is not None:
+        set_data_root(cfg, data_root)
+    elif cfg.get('embedded_data') == 'shapes':
+        from ..datasets.shapes import ensure_shapes
+
+        set_data_root(cfg, str(ensure_shapes()))
+    _make_safe(cfg)
+    return cfg
+
+
+def dataloaders(cfg: Config) -> dict[str, dict]:
+    """The config's data loaders by split."""
+    return {split: cfg[f'{split}_dataloader'] for split in SPLITS if cfg.get(f'{split}_dataloader')}
+
+
+def walk(node: Any, visit: Callable[[dict], None]) -> None:
+    """Call `visit` on every dict of a nested config, outermost first."""
+    if isinstance(node, dict):
+        visit(node)
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            walk(child, visit)
+
+
+def data_roots(cfg: Config) -> list[str]:
+    """Every `data_root` that the config's datasets name, without trailing slash."""
+    roots = set()
+    for loader in dataloaders(cfg).values():
+        walk(loader, lambda node: roots.add(node['data_root'].rstrip('/')) if node.get('data_root') else None)
+    return sorted(roots)
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Point datasets, evaluators and whatever else names a path below the config's data root to `root`.
+
+    Raises:
+        ValueError: The config reads from several roots, or from none.
+    """
+    old = data_roots(cfg)
+    if len(old) != 1:
+        raise ValueError(
+            f'--data-root needs a config with one data root, this one has {len(old)}: {", ".join(old) or "none"}; '
+            f'use --cfg-options train_dataloader.dataset.data_root=... instead'
+        )
+    for key in [f'{split}_{part}' for split in SPLITS for part in ('dataloader', 'evaluator')] + ['data_root']:
+        if cfg.get(key) is not None:
+            cfg[key] = _moved(cfg[key], old[0], str(root).rstrip('/'))
+
+
+def _moved(node: Any, old: str, new: str) -> Any:
+    if isinstance(node, dict):
+        return {key: _moved(value, old, new) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(_moved(value, old, new) for value in node)
+    if isinstance(node, str) and (node == old or node.startswith(old + '/')):
+        return new + node[len(old) :]
+    return node
+
+
+def _make_safe(cfg: Config) -> None:
+    """Give a config what ours inherit from `_base_/runtime.py`: it may be mmdet's, mmseg's or the user's own."""
+    hooks = cfg.setdefault('default_hooks', {})
+    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    if checkpoint and checkpoint['type'] == 'CheckpointHook':
+        checkpoint['type'] = 'SafeCheckpointHook'
+    cfg.custom_hooks = list(cfg.get('custom_hooks') or [])
+    present = {hook['type'] for hook in cfg.custom_hooks}
+    for name in ('ReproducibleRunHook', 'CheckFiniteLossHook'):
+        if name not in present:
+            cfg.custom_hooks.append(dict(type=name))
+    if not torch.cuda.is_available() and hooks.get('logger'):
+        # An iteration takes seconds on a CPU: fifty of them would pass without a word.
+        hooks['logger']['interval'] = min(hooks['logger'].get('interval', 10), 10)
+    if cfg.get('train_dataloader'):
+        _seed_samples(cfg.train_dataloader)
+    for loader in dataloaders(cfg).values():
+        walk(loader, _explain_loading)
+
+
+def _seed_samples(loader: dict) -> None:
+    grouping = loader.get('batch_sampler')
+    if loader['sampler'].get('type') not in _SEEDABLE_SAMPLERS or (grouping or {}).get('type') == 'ResumableBatchSampler':
+        return
+    loader['batch_sampler'] = dict(type='ResumableBatchSampler', batch_sampler=grouping)
+    if 'drop_last' in loader:  # PyTorch takes it with a batch sampler of its own only
+        loader['batch_sampler']['drop_last'] = loader.pop('drop_last')
+
+
+def _explain_loading(node: dict) -> None:
+    pipeline = node.get('pipeline')
+    for position, transform in enumerate(pipeline or []):
+        if transform['type'] in ('LoadImageFromFile', 'LoadAnnotations'):
+            pipeline[position] = dict(type='LoadFromFileOrExplain', transform=transform)
+
+
+def use_amp(cfg: Config) -> None:
+    """Train in mixed precision: fp16 with loss scaling on a GPU, bf16 on a CPU."""
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, this config has {kind}')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the ratio of this run's batch size to the one that it was chosen for."""
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise ValueError(
+            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config: the batch size, over all '
+            'GPUs, that its learning rate was chosen for'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def use_resume(cfg: Config, resume: str) -> str:
+    """Resume from the checkpoint file `resume`, or with `'auto'` from the work directory's latest intact one.
+
+    Returns:
+        What was decided, in words.
+    """
+    if resume != 'auto':
+        if not Path(resume).is_file():
+            raise FileNotFoundError(f'--resume {resume}: no such checkpoint')
+        found = resume
+    else:
+        found = latest_checkpoint(cfg.work_dir)
+    cfg.resume = found is not None
+    if found is None:
+        return f'nothing to resume in {cfg.work_dir}: starting from the beginning'
+    cfg.load_from = str(found)
+    return f'resuming from {found}'
+
+
+def check_work_dir(work_dir: str) -> None:
+    """Create the work directory and try to write into it, before any work is done.
+
+    Raises:
+        PermissionError: It cannot be created or written to.
+    """
+    folder = Path(work_dir).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f'.write_test_{os.getpid()}'
+        probe.write_text('')
+        probe.unlink()
+    except OSError as error:
+        raise PermissionError(
+            f'cannot write to the work directory {folder} ({error.strerror}); choose another with --work-dir'
+        ) from error

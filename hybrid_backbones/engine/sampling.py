@@ -1,0 +1,172 @@
+"""Data and randomness as functions of the seed and the position in the run, not of the run's history.
+
+MMEngine saves weights, optimizer and schedules, but neither the state of random number generators nor the position in
+the data. Here every sample and every iteration draws from its own seed, so that nothing needs to be saved: a run that
+is resumed repeats the unbroken one, whatever the number of data workers.
+"""
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import DATA_SAMPLERS, HOOKS
+from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch.utils.data import BatchSampler, Dataset, Sampler
+
+# Keep the streams of samples and of iterations apart.
+_SAMPLE, _ITERATION = 0, 1
+
+
+def seed_everything(*words: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's global generators from non-negative integers; same words, same draws."""
+    short, long = np.random.SeedSequence(words).generate_state(2, np.uint64)
+    random.seed(int(long))
+    np.random.seed(int(short) % 2**32)  # noqa: NPY002  (OpenMMLab's pipelines draw from the global stream)
+    torch.manual_seed(int(long) % 2**63)
+
+
+class SeededIndex(int):
+    """Index of a sample, with the words that seed its augmentation."""
+
+    words: tuple[int, ...]
+
+    def __new__(cls, index: int, words: tuple[int, ...] = ()) -> 'SeededIndex':
+        self = super().__new__(cls, index)
+        self.words = words
+        return self
+
+
+class _Fetch:
+    """Reads a batch of samples, each from its own seed. A class, because data workers may have to pickle it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __call__(self, indices: list[int]) -> list[Any]:
+        return [self._fetch(index) for index in indices]
+
+    def _fetch(self, index: int) -> Any:
+        if isinstance(index, SeededIndex):
+            seed_everything(*index.words)
+        return self.dataset[int(index)]
+
+
+class _SeededSampler(Sampler):
+    """Gives each index of `sampler` the seed of its place in the run."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+        self.dataset = sampler.dataset
+
+    def __iter__(self) -> Iterator[SeededIndex]:
+        seed, epoch, rank = getattr(self.sampler, 'seed', 0), getattr(self.sampler, 'epoch', 0), get_rank()
+        for position, index in enumerate(self.sampler):
+            yield SeededIndex(index, (seed, _SAMPLE, epoch, position, rank))
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.sampler.set_epoch(epoch)
+
+
+@DATA_SAMPLERS.register_module()
+class ResumableBatchSampler:
+    """Batches whose augmentation depends on the seed and their place in the run only, and which can be skipped.
+
+    Args:
+        sampler: Sampler of indices, built by MMEngine.
+        batch_size: Samples in a batch.
+        batch_sampler: Config of the batch sampler to group the indices with; None for consecutive ones.
+        drop_last: Leave out an incomplete last batch.
+    """
+
+    def __init__(
+        self, sampler: Sampler, batch_size: int, batch_sampler: dict | None = None, drop_last: bool = False
+    ) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self._grouping = batch_sampler
+        self._batches = self._group()
+        self._skip = 0
+        # PyTorch's protocol for fetching a batch at once, honoured wherever the data are read.
+        sampler.dataset.__getitems__ = _Fetch(sampler.dataset)
+
+    def _group(self) -> BatchSampler:
+        arguments = dict(sampler=_SeededSampler(self.sampler), batch_size=self.batch_size, drop_last=self.drop_last)
+        if self._grouping is None:
+            return BatchSampler(**arguments)
+        return DATA_SAMPLERS.build(self._grouping, default_args=arguments)
+
+    def restart(self, seed: int, skip: int = 0) -> int:
+        """Begin anew with `seed` and without the first `skip` batches, whose data are not read.
+
+        Returns:
+            Number of passes over the data that were skipped as a whole.
+        """
+        self.sampler.seed = seed
+        passes, self._skip = divmod(skip, len(self))
+        if isinstance(self.sampler, InfiniteSampler):  # one endless pass, which may have begun
+            passes, self._skip = 0, skip
+            self.sampler.indices = self.sampler._indices_of_rank()
+        self.sampler.set_epoch(passes)
+        self._batches = self._group()
+        return passes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        skip, self._skip = self._skip, 0
+        return islice(iter(self._batches), skip, None)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+class _Skipped:
+    """Iterator whose first `count` values are None: MMEngine's loop throws them away when it resumes."""
+
+    def __init__(self, count: int, iterator: Iterator) -> None:
+        self.count = count
+        self.iterator = iterator
+
+    def __next__(self) -> Any:
+        if self.count > 0:
+            self.count -= 1
+            return None
+        return next(self.iterator)
+
+
+@HOOKS.register_module()
+class ReproducibleRunHook(Hook):
+    """Makes a resumed run repeat the unbroken one: same seed, same data, same dropped paths, same sampled RoIs.
+
+    The data part needs :class:`ResumableBatchSampler` in `train_dataloader`; without it only the iterations are seeded.
+    """
+
+    # After MMEngine's own hook, which sets the sampler's epoch.
+    priority = 'LOW'
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        loop = runner.train_loop
+        batches = loop.dataloader.batch_sampler
+        if runner.iter == 0 or not isinstance(batches, ResumableBatchSampler):
+            return
+        if not isinstance(loop, IterBasedTrainLoop):
+            batches.sampler.seed = runner.seed  # the checkpoint's; the sampler was built before that was read
+            return
+        # The loop began to read data when it was built, before it knew where to resume.
+        loop.dataloader._iterator = None
+        passes = batches.restart(runner.seed, skip=runner.iter)
+        iterator = _InfiniteDataloaderIterator(loop.dataloader)
+        iterator._epoch = passes
+        loop.dataloader_iterator = _Skipped(runner.iter, iterator)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        seed_everything(runner.seed, _ITERATION, runner.iter, get_rank())
