@@ -79,7 +79,7 @@ class _Canvas:
         random, scale = self.random, self.size / 160
         radii = [math.exp(random.uniform(math.log(9), math.log(34))) * scale for _ in range(random.randint(2, 7))]
         if random.random_sample() < 0.4:
-            radii[0] = random.uniform(54, 70) * scale
+            radii[0] = random.uniform(58, 76) * scale
         for radius in sorted(radii, reverse=True):
             label = random.randint(len(CLASSES))
             self._place(radius, lambda radius, label=label: self._shape(label, radius), label)
