@@ -10,16 +10,28 @@ from types import ModuleType
 
 import torch
 
-from . import boxes, roi
+from . import attention, boxes, deform, focal, roi, rotated
 
 _OPERATORS = (
     boxes.nms,
     boxes.softnms,
     boxes.bbox_overlaps,
+    rotated.box_iou_rotated,
     roi.roi_align_forward,
     roi.roi_align_backward,
     roi.roi_pool_forward,
     roi.roi_pool_backward,
+    deform.deform_conv_forward,
+    deform.deform_conv_backward_input,
+    deform.deform_conv_backward_parameters,
+    deform.modulated_deform_conv_forward,
+    deform.modulated_deform_conv_backward,
+    focal.sigmoid_focal_loss_forward,
+    focal.sigmoid_focal_loss_backward,
+    focal.softmax_focal_loss_forward,
+    focal.softmax_focal_loss_backward,
+    attention.ms_deform_attn_forward,
+    attention.ms_deform_attn_backward,
 )
 
 
