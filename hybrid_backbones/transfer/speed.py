@@ -1,0 +1,144 @@
+"""Time and memory of backbones, side by side in one process.
+
+Machines are shared and noisy, so only ratios of interleaved runs mean anything: every iteration runs each network once,
+and the ratio is the median of the iterations' own ratios.
+"""
+
+import ctypes
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..registry import create_backbone, list_backbones
+
+MEMORY_FORMATS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
+DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of every iteration, and the peak of memory in MiB over what was held before it (None: unknown)."""
+
+    name: str
+    seconds: tuple[float, ...]
+    peak_mib: float | None
+
+    def quantile(self, q: float) -> float:
+        """Seconds that a share `q` of the iterations stayed below, by linear interpolation."""
+        return float(torch.tensor(self.seconds, dtype=torch.float64).quantile(q))
+
+    def ratio(self, other: 'Speed') -> float:
+        """How many times longer than `other`: median over the paired iterations."""
+        return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
+
+
+def create_network(name: str, fuse: bool = False) -> nn.Module:
+    """A backbone of ours, or timm's feature pyramid of that name (with or without `timm:` in front).
+
+    Raises:
+        ValueError: Neither has it.
+    """
+    if name in list_backbones():
+        network = create_backbone(name)
+        return network.fuse() if fuse else network
+    import timm
+
+    plain = name.removeprefix('timm:')
+    if plain not in timm.list_models():
+        raise ValueError(f'{name!r} is neither one of {", ".join(list_backbones())} nor a model of timm')
+    return timm.create_model(plain, features_only=True, pretrained=False)
+
+
+def compare(
+    names: Sequence[str],
+    size: tuple[int, int],
+    batch_size: int = 1,
+    dtype: str = 'fp32',
+    memory_format: str = 'channels_last',
+    train: bool = False,
+    fuse: bool = False,
+    device: str = 'cpu',
+    iterations: int = 7,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Speed]:
+    """Run networks in turn on one image batch.
+
+    Args:
+        names: Networks, see :func:`create_network`.
+        size: Height and width of the images in pixels.
+        dtype: `fp32`, or `bf16` and `fp16` by autocast.
+        memory_format: Of the input and the weights of timm's networks; ours choose their own.
+        train: Forward and backward through the sum of all maps, instead of inference.
+        fuse: Fold what folds for inference in ours.
+        iterations: Timed ones, after one to warm up.
+        progress: Called with a line per network and iteration.
+    """
+    layout = MEMORY_FORMATS[memory_format]
+    image = torch.randn(batch_size, 3, *size, device=device).contiguous(memory_format=layout)
+    steps = []
+    for name in names:
+        network = create_network(name, fuse).to(device, memory_format=layout).train(train)
+        steps.append(_step(network, image, DTYPES[dtype], train))
+    for name, step in zip(names, steps, strict=True):
+        progress(f'warm-up {name}: {_timed(step, device):.3f} s')
+    seconds: list[list[float]] = [[] for _ in names]
+    for i in range(iterations):
+        for name, step, times in zip(names, steps, seconds, strict=True):
+            times.append(_timed(step, device))
+            progress(f'{i + 1}/{iterations} {name}: {times[-1]:.3f} s')
+    peaks = [_peak(step, device) for step in steps]
+    return [Speed(n, tuple(t), p) for n, t, p in zip(names, seconds, peaks, strict=True)]
+
+
+def _step(network: nn.Module, image: Tensor, dtype: torch.dtype, train: bool) -> Callable[[], None]:
+    def autocast():
+        return nullcontext() if dtype == torch.float32 else torch.autocast(image.device.type, dtype)
+
+    def infer() -> None:
+        with torch.inference_mode(), autocast():
+            network(image)
+
+    def forward_backward() -> None:
+        with autocast():
+            maps = network(image)
+        sum(m.float().mean() for m in maps).backward()
+        network.zero_grad(set_to_none=True)
+
+    return forward_backward if train else infer
+
+
+def _timed(step: Callable[[], None], device: str) -> float:
+    synchronize = torch.cuda.synchronize if device.startswith('cuda') else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    step()
+    synchronize()
+    return time.perf_counter() - start
+
+
+def _peak(step: Callable[[], None], device: str) -> float | None:
+    """MiB over what was held before; on a CPU from Linux's high-water mark of resident memory, None elsewhere."""
+    if device.startswith('cuda'):
+        base = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return (torch.cuda.max_memory_allocated() - base) / 2**20
+    try:
+        ctypes.CDLL('libc.so.6').malloc_trim(0)  # what earlier runs freed must not count as held
+        Path('/proc/self/clear_refs').write_text('5')  # resets the high-water mark
+    except (OSError, AttributeError):
+        return None
+    base = _status_kib('VmRSS')
+    step()
+    return (_status_kib('VmHWM') - base) / 2**10
+
+
+def _status_kib(field: str) -> int:
+    return int(re.search(rf'{field}:\s+(\d+)', Path('/proc/self/status').read_text())[1])
