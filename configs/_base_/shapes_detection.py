@@ -14,9 +14,8 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='Resize', scale_factor=1.0, keep_ratio=True),  # resizes nothing, but the detector wants to be told
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    # Nothing is resized, which the metrics want to know.
-    dict(type='Resize', scale_factor=1.0, keep_ratio=True),
     dict(
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
@@ -26,7 +25,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=1,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    batch_sampler=None,
+    batch_sampler=dict(_delete_=True, type='ResumableBatchSampler'),
     dataset=dict(metainfo=metainfo, pipeline=train_pipeline),
 )
 val_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(metainfo=metainfo, pipeline=test_pipeline))

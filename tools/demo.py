@@ -1,0 +1,32 @@
+"""Draw what a run has learned: predictions beside the truth, curves of losses and metrics; print the final metrics."""
+
+import argparse
+from pathlib import Path
+
+import hybrid_backbones  # noqa: F401  (mends OpenMMLab and registers the backbones)
+from hybrid_backbones.visualize import draw_curves, draw_predictions, final_metrics, find_run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('work_dir', type=Path, help='work directory of tools/train.py')
+    parser.add_argument('--num-images', type=int, default=8, help='images to draw predictions for')
+    parser.add_argument('--score-thr', type=float, default=0.5, help='detections below this score are not drawn')
+    args = parser.parse_args()
+    run = find_run(args.work_dir)
+    pictures = [
+        draw_curves(run.scalars, args.work_dir / 'curves.png'),
+        draw_predictions(
+            run.config, run.checkpoint, args.work_dir / 'predictions.png', args.num_images, args.score_thr
+        ),
+    ]
+    print(f'\nOn the validation split, {run.checkpoint.name}:')
+    for name, value in final_metrics(run.scalars).items():
+        print(f'  {name:<20} {value:.3f}')
+    print('Pictures:')
+    for picture in pictures:
+        print(f'  {picture}')
+
+
+if __name__ == '__main__':
+    main()
