@@ -1,16 +1,14 @@
 """From a config file and the command line's wishes to the config that runs."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
 
+from ..datasets.roots import dataloaders, set_data_root, walk
 from .checkpoint import latest_checkpoint
 
-SPLITS = ('train', 'val', 'test')
 _SEEDABLE_SAMPLERS = ('DefaultSampler', 'InfiniteSampler')
 
 
@@ -41,64 +39,14 @@ def load_config(
         cfg.merge_from_dict(options)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / path.stem)
-    if data_root is not None:
-        set_data_root(cfg, data_root)
-    elif cfg.get('embedded_data') == 'shapes':
+    if cfg.get('embedded_data') == 'shapes':
         from ..datasets.shapes import ensure_shapes
 
-        set_data_root(cfg, str(ensure_shapes()))
+        data_root = str(ensure_shapes(data_root))
+    if data_root is not None:
+        set_data_root(cfg, data_root)
     _make_safe(cfg)
     return cfg
-
-
-def dataloaders(cfg: Config) -> dict[str, dict]:
-    """The config's data loaders by split."""
-    return {split: cfg[f'{split}_dataloader'] for split in SPLITS if cfg.get(f'{split}_dataloader')}
-
-
-def walk(node: Any, visit: Callable[[dict], None]) -> None:
-    """Call `visit` on every dict of a nested config, outermost first."""
-    if isinstance(node, dict):
-        visit(node)
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            walk(child, visit)
-
-
-def data_roots(cfg: Config) -> list[str]:
-    """Every `data_root` that the config's datasets name, without trailing slash."""
-    roots = set()
-    for loader in dataloaders(cfg).values():
-        walk(loader, lambda node: roots.add(node['data_root'].rstrip('/')) if node.get('data_root') else None)
-    return sorted(roots)
-
-
-def set_data_root(cfg: Config, root: str) -> None:
-    """Point datasets, evaluators and whatever else names a path below the config's data root to `root`.
-
-    Raises:
-        ValueError: The config reads from several roots, or from none.
-    """
-    old = data_roots(cfg)
-    if len(old) != 1:
-        raise ValueError(
-            f'--data-root needs a config with one data root, this one has {len(old)}: {", ".join(old) or "none"}; '
-            f'use --cfg-options train_dataloader.dataset.data_root=... instead'
-        )
-    for key in [f'{split}_{part}' for split in SPLITS for part in ('dataloader', 'evaluator')] + ['data_root']:
-        if cfg.get(key) is not None:
-            cfg[key] = _moved(cfg[key], old[0], str(root).rstrip('/'))
-
-
-def _moved(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, dict):
-        return {key: _moved(value, old, new) for key, value in node.items()}
-    if isinstance(node, (list, tuple)):
-        return type(node)(_moved(value, old, new) for value in node)
-    if isinstance(node, str) and (node == old or node.startswith(old + '/')):
-        return new + node[len(old) :]
-    return node
 
 
 def _make_safe(cfg: Config) -> None:
@@ -123,7 +71,10 @@ def _make_safe(cfg: Config) -> None:
 
 def _seed_samples(loader: dict) -> None:
     grouping = loader.get('batch_sampler')
-    if loader['sampler'].get('type') not in _SEEDABLE_SAMPLERS or (grouping or {}).get('type') == 'ResumableBatchSampler':
+    if (
+        loader['sampler'].get('type') not in _SEEDABLE_SAMPLERS
+        or (grouping or {}).get('type') == 'ResumableBatchSampler'
+    ):
         return
     loader['batch_sampler'] = dict(type='ResumableBatchSampler', batch_sampler=grouping)
     if 'drop_last' in loader:  # PyTorch takes it with a batch sampler of its own only

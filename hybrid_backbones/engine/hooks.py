@@ -1,5 +1,6 @@
 """Hooks that stop a run, with a reason, before it wastes time or writes worthless checkpoints."""
 
+import math
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ class CheckFiniteLossHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        values = {name: float(value) for name, value in (outputs or {}).items() if 'loss' in name}
-        if all(torch.isfinite(torch.tensor(value)) for value in values.values()):
+        values = {name: torch.as_tensor(value).item() for name, value in (outputs or {}).items() if 'loss' in name}
+        if all(map(math.isfinite, values.values())):
             return
         wrong = ', '.join(f'{name}={value}' for name, value in values.items())
         last = runner.message_hub.runtime_info.get('last_ckpt')

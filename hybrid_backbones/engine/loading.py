@@ -1,7 +1,5 @@
 """Reading images with errors that name the file."""
 
-from typing import Any
-
 from mmengine.registry import TRANSFORMS
 
 _JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'

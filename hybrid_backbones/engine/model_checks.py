@@ -56,7 +56,9 @@ def _as_tuple(value: int | Iterable[int]) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(value)
 
 
-def check_state_dict(model: nn.Module, state_dict: dict[str, Tensor], source: str, unused: tuple[str, ...] = ()) -> None:
+def check_state_dict(
+    model: nn.Module, state_dict: dict[str, Tensor], source: str, unused: tuple[str, ...] = ()
+) -> None:
     """Require that a checkpoint holds exactly this model's weights.
 
     Args:
@@ -73,7 +75,9 @@ def check_state_dict(model: nn.Module, state_dict: dict[str, Tensor], source: st
     ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     missing = [key for key in ours if key not in theirs]
     left_over = [key for key in theirs if key not in ours]
-    differing = [f'{key} {theirs[key]} against {ours[key]}' for key in ours if key in theirs and theirs[key] != ours[key]]
+    differing = [
+        f'{key} {theirs[key]} against {ours[key]}' for key in ours if key in theirs and theirs[key] != ours[key]
+    ]
     if not (missing or left_over or differing):
         return
     matched = len(ours) - len(missing) - len(differing)

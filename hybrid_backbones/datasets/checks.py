@@ -1,0 +1,128 @@
+"""Is the data that a config wants where it wants it? Asked before anything slow happens."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from .roots import SPLITS, dataloaders, walk
+
+# Of large sets only this many files are looked for, spread evenly; checking 118 000 takes minutes on network disks.
+_SAMPLE = 200
+
+_LAYOUTS = {
+    'mmdet': """COCO 2017 is expected as
+  {root}/
+    annotations/instances_train2017.json, instances_val2017.json
+    train2017/*.jpg
+    val2017/*.jpg""",
+    'mmseg': """ADE20K is expected as
+  {root}/
+    images/training/*.jpg, images/validation/*.jpg
+    annotations/training/*.png, annotations/validation/*.png""",
+}
+_EMBEDDED = {
+    'mmdet': 'python tools/train.py configs/maskrcnn_conv2former_n_shapes.py',
+    'mmseg': 'python tools/train.py configs/upernet_conv2former_n_shapes.py',
+}
+
+
+class DataError(FileNotFoundError):
+    """Data that a config needs is missing or incomplete."""
+
+
+def check_data(cfg: Config, splits: tuple[str, ...] = SPLITS) -> None:
+    """Check the annotation files and image folders of a config's datasets.
+
+    Args:
+        cfg: Config of mmdet or mmseg.
+        splits: Data loaders to look at.
+
+    Raises:
+        DataError: One error for everything that is missing, with the expected layout and what to do.
+    """
+    problems: list[str] = []
+    roots: list[str] = []
+    for split, loader in dataloaders(cfg).items():
+        if split in splits:
+            walk(loader, lambda node: _check_dataset(node, problems, roots))
+            for evaluator in _as_list(cfg.get(f'{split}_evaluator')):
+                _check_file(evaluator.get('ann_file'), problems)
+    if not problems:
+        return
+    scope = 'mmseg' if cfg.get('default_scope') == 'mmseg' else 'mmdet'
+    root = roots[0] if roots else 'data'
+    missing = '\n'.join(f'  {problem}' for problem in dict.fromkeys(problems))
+    raise DataError(
+        f'the data of this config is missing or incomplete:\n{missing}\n{_LAYOUTS[scope].format(root=root)}\n'
+        f'If it lies elsewhere, add --data-root DIR (or a link: ln -s DIR {root}).\n'
+        f'To see everything run without downloads: {_EMBEDDED[scope]}'
+    )
+
+
+def _as_list(value: Any) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value or {}]
+
+
+def _check_dataset(dataset: dict, problems: list[str], roots: list[str]) -> None:
+    """Check one dataset's config, if `dataset` is one that reads files: it has a `data_prefix`."""
+    prefixes = dataset.get('data_prefix')
+    if not prefixes:
+        return
+    root = Path(dataset.get('data_root') or '')
+    roots.append(str(root))
+    folders = {key: root / prefix for key, prefix in prefixes.items()}
+    absent = [folder for folder in folders.values() if not folder.is_dir()]
+    problems += [f'no folder {folder}' for folder in absent]
+    ann_file = dataset.get('ann_file')
+    if ann_file and not _check_file(root / ann_file, problems):
+        return
+    if absent:
+        return
+    if ann_file and str(ann_file).endswith('.json'):
+        _check_coco(root / ann_file, next(iter(folders.values())), problems)
+    elif 'seg_map_path' in folders and not ann_file:
+        _check_pairs(folders['img_path'], folders['seg_map_path'], problems)
+
+
+def _check_file(path: str | Path | None, problems: list[str]) -> bool:
+    if path and not Path(path).is_file():
+        problems.append(f'no file {path}')
+        return False
+    return True
+
+
+def _sample(items: list) -> list:
+    return items[:: max(1, len(items) // _SAMPLE)]
+
+
+def _check_coco(ann_file: Path, folder: Path, problems: list[str]) -> None:
+    try:
+        images = json.loads(ann_file.read_bytes())['images']
+        names = [image['file_name'] for image in images]
+    except (ValueError, KeyError, TypeError) as error:
+        problems.append(f'{ann_file} is not a complete COCO annotation file ({type(error).__name__}: {error})')
+        return
+    looked_for = _sample(names)
+    lacking = [name for name in looked_for if not (folder / name).is_file()]
+    _report(lacking, looked_for, len(names), f'images that {ann_file} names', folder, problems)
+
+
+def _check_pairs(images: Path, labels: Path, problems: list[str]) -> None:
+    names = sorted(path.stem for path in images.glob('*.jpg'))
+    if not names:
+        problems.append(f'no *.jpg in {images}')
+        return
+    looked_for = _sample(names)
+    lacking = [f'{name}.png' for name in looked_for if not (labels / f'{name}.png').is_file()]
+    _report(lacking, looked_for, len(names), f'labels of the images in {images}', labels, problems)
+
+
+def _report(
+    lacking: list[str], looked_for: list[str], total: int, what: str, folder: Path, problems: list[str]
+) -> None:
+    if lacking:
+        of = f'{len(looked_for)}' if len(looked_for) == total else f'{len(looked_for)} looked for, of {total}'
+        examples = ', '.join(lacking[:3]) + (', ...' if len(lacking) > 3 else '')
+        problems.append(f'{len(lacking)} of the {of} {what} are not in {folder}: {examples}')

@@ -1,0 +1,175 @@
+"""Training and testing a config from start to end; `tools/train.py` and `tools/test.py` only parse arguments."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ..datasets.checks import check_data
+from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume
+from .memory import keep_freed_memory
+from .model_checks import check_channels
+
+
+def train(
+    config: str,
+    work_dir: str | None = None,
+    data_root: str | None = None,
+    amp: bool = False,
+    resume: str | None = None,
+    auto_scale_lr: bool = False,
+    options: dict | None = None,
+    launcher: str = 'none',
+    mallopt: bool = True,
+) -> Runner:
+    """Train a detector or segmentor; see `tools/train.py --help` for the arguments.
+
+    Raises:
+        FileNotFoundError: Config, data or checkpoint to resume from are missing.
+        PermissionError: The work directory cannot be written to.
+        ValueError: The config contradicts itself.
+    """
+    _prepare_memory(mallopt)
+    cfg = load_config(config, work_dir, data_root, options, launcher)
+    check_work_dir(cfg.work_dir)
+    if amp:
+        use_amp(cfg)
+    if auto_scale_lr:
+        use_auto_scale_lr(cfg)
+    if resume is not None:
+        print_log(use_resume(cfg, resume))
+        if cfg.resume:
+            cfg.custom_hooks.append(dict(type='StrictCheckpointHook'))
+    check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
+    runner = _build(cfg)
+    runner.train()
+    _summarise(runner, {'checkpoint': runner.message_hub.runtime_info.get('last_ckpt')})
+    return runner
+
+
+def test(
+    config: str,
+    checkpoint: str,
+    work_dir: str | None = None,
+    data_root: str | None = None,
+    out: str | None = None,
+    show_dir: str | None = None,
+    tta: bool = False,
+    options: dict | None = None,
+    launcher: str = 'none',
+    mallopt: bool = True,
+) -> dict[str, float]:
+    """Evaluate a checkpoint; see `tools/test.py --help` for the arguments. Returns the metrics.
+
+    Raises:
+        FileNotFoundError: Config, data or checkpoint are missing.
+        PermissionError: The work directory cannot be written to.
+        ValueError: The checkpoint is of another model, or `out` does not fit the task.
+    """
+    _prepare_memory(mallopt)
+    if not checkpoint.startswith(('http://', 'https://')) and not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'no checkpoint {checkpoint}')
+    cfg = load_config(config, work_dir, data_root, options, launcher)
+    check_work_dir(cfg.work_dir)
+    cfg.load_from, cfg.resume = checkpoint, False
+    if show_dir:
+        _draw_predictions(cfg, Path(show_dir).absolute())
+    unused = use_tta(cfg) if tta else ()
+    if out:
+        _write_predictions(cfg, out)
+    cfg.custom_hooks.append(dict(type='StrictCheckpointHook', unused=unused))
+    check_data(cfg, ('test',))
+    runner = _build(cfg)
+    metrics = runner.test()
+    _summarise(runner, {'predictions': out, 'drawings': show_dir})
+    return metrics
+
+
+def _prepare_memory(mallopt: bool) -> None:
+    if mallopt and keep_freed_memory():
+        print_log('glibc keeps freed memory in the process, for speed (--no-mallopt leaves it alone)')
+
+
+def _build(cfg: Config) -> Runner:
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_channels(runner.model)
+    return runner
+
+
+def _summarise(runner: Runner, written: dict[str, Any]) -> None:
+    """Say where everything is, as the last lines that a user sees."""
+    log_dir = Path(runner.log_dir)
+    places = {
+        'config': Path(runner.work_dir) / Path(runner.cfg.filename).name,
+        'log': log_dir / f'{runner.timestamp}.log',
+        'metrics and losses': log_dir / 'vis_data',
+    } | {what: Path(where).absolute() for what, where in written.items() if where}
+    lines = [f'  {what:18} {where}' for what, where in places.items() if Path(where).exists()]
+    runner.logger.info('Done. Written to\n' + '\n'.join(lines))
+
+
+def _task(cfg: Config) -> str:
+    return 'segmentation' if cfg.get('default_scope') == 'mmseg' else 'detection'
+
+
+def _draw_predictions(cfg: Config, folder: Path) -> None:
+    hook = cfg.default_hooks.setdefault(
+        'visualization',
+        dict(type='SegVisualizationHook' if _task(cfg) == 'segmentation' else 'DetVisualizationHook'),
+    )
+    hook['draw'], hook['interval'] = True, 1
+    if _task(cfg) == 'segmentation':
+        cfg.visualizer['save_dir'] = str(folder)
+    else:
+        hook['test_out_dir'] = str(folder)
+
+
+def _write_predictions(cfg: Config, out: str) -> None:
+    """Add to the config what writes predictions to `out`, in the form that the task's tools read."""
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    if _task(cfg) == 'segmentation':
+        if Path(out).suffix:
+            raise ValueError(f'--out {out}: give a folder; each label map is written there as a PNG')
+        evaluators[0]['output_dir'], evaluators[0]['keep_results'] = out, True
+        return
+    if out.endswith('.json'):
+        evaluators[0]['outfile_prefix'] = out.removesuffix('.json')
+    elif out.endswith(('.pkl', '.pickle')):
+        cfg.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=out)]
+    else:
+        raise ValueError(
+            f'--out {out}: give NAME.pkl for all predictions, or NAME.json for COCO results '
+            f'(written as NAME.bbox.json and NAME.segm.json)'
+        )
+
+
+def use_tta(cfg: Config) -> tuple[str, ...]:
+    """Test with several scales and flips, and merge the predictions.
+
+    mmdet merges boxes but no masks: the mask head is left out, and box AP alone is computed.
+
+    Returns:
+        Prefixes of the checkpoint's entries that the model then does without.
+
+    Raises:
+        ValueError: The config has no `tta_pipeline`.
+    """
+    if 'tta_pipeline' not in cfg:
+        raise ValueError('--tta needs tta_pipeline in the config; our configs/_base_/*.py show one for each task')
+    cfg.setdefault('tta_model', dict(type='SegTTAModel' if _task(cfg) == 'segmentation' else 'DetTTAModel'))
+    unused = ()
+    roi_head = cfg.model.get('roi_head') or {}
+    if roi_head.get('mask_head'):
+        unused = ('roi_head.mask_head.',)
+        roi_head['mask_head'] = roi_head['mask_roi_extractor'] = None
+        for evaluator in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
+            if 'metric' in evaluator:
+                evaluator['metric'] = 'bbox'
+        print_log('--tta: mmdet cannot merge masks of several views; boxes alone are predicted and evaluated')
+    cfg.test_dataloader.dataset.pipeline = deepcopy(cfg.tta_pipeline)
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+    return unused
