@@ -12,7 +12,7 @@ import torch
 
 from . import attention, boxes, deform, focal, roi, rotated
 
-_OPERATORS = (
+OPERATORS = (
     boxes.nms,
     boxes.softnms,
     boxes.bbox_overlaps,
@@ -42,7 +42,7 @@ class MissingOperatorError(NotImplementedError):
 def make_module() -> ModuleType:
     """A stand-in for `mmcv._ext`; operators that it lacks exist, and raise `MissingOperatorError` when called."""
     module = ModuleType('mmcv._ext', __doc__)
-    for operator in (*_OPERATORS, get_compiler_version, get_compiling_cuda_version):
+    for operator in (*OPERATORS, get_compiler_version, get_compiling_cuda_version):
         setattr(module, operator.__name__, operator)
     module.__getattr__ = _missing
     return module
@@ -64,7 +64,7 @@ def _missing(name: str) -> Callable:
         raise AttributeError(f"module 'mmcv._ext' has no attribute '{name}'")
 
     def missing(*args, **kwargs):
-        provided = ', '.join(operator.__name__ for operator in _OPERATORS)
+        provided = ', '.join(operator.__name__ for operator in OPERATORS)
         raise MissingOperatorError(
             f"mmcv's operator '{name}' needs compiled mmcv, which is not installed here. Install the package mmcv in "
             'place of mmcv-lite, with its operators: a wheel that matches your torch and CUDA (`mim install mmcv`), or '

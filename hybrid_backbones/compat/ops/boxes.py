@@ -57,53 +57,52 @@ def softnms(
     """
     # NumPy: a step is a dozen operations on short arrays, where torch spends most of its time dispatching.
     dtype = working_dtype(boxes)
-    corners = boxes.detach().to('cpu', dtype).numpy()
-    remaining = scores.detach().to('cpu', dtype, copy=True).numpy()
-    threshold = remaining.dtype.type(np.float32(iou_threshold))
-    minimum = remaining.dtype.type(np.float32(min_score))
-    order = np.arange(len(remaining))
-    kept, kept_scores = [], []
+    rows = torch.cat([boxes.detach().to('cpu', dtype).T, scores.detach().to('cpu', dtype)[None]]).numpy()
+    areas = (rows[2] - rows[0] + offset) * (rows[3] - rows[1] + offset)
+    # One column per remaining box: x1, y1, x2, y2, score, area
+    table, order = np.concatenate([rows, areas[None]]), np.arange(len(boxes))
+    threshold, minimum, sigma = (table.dtype.type(np.float32(value)) for value in (iou_threshold, min_score, sigma))
+    keep, kept = [], []
     while len(order):
-        best = remaining.argmax()
-        kept.append(order[best])
-        kept_scores.append(remaining[best])
+        best = table[4].argmax()
+        keep.append(order[best])
+        kept.append(table[:5, best].copy())
+        box = table[:, best].copy()
         # The first box moves to the freed place: with equal scores, the order of mmcv's own loop.
-        order[best], remaining[best] = order[0], remaining[0]
-        order, remaining = order[1:], remaining[1:]
-        iou = _overlap_with(corners[kept[-1]], corners[order], offset)
-        remaining *= _soft_weight(iou, threshold, sigma, method)
-        order, remaining = _drop_below(minimum, order, remaining)
-    keep = torch.as_tensor(np.array(kept, dtype=np.int64))
-    dets[: len(kept), :4] = boxes.detach()[keep.to(boxes.device)].to(dets)
-    dets[: len(kept), 4] = torch.as_tensor(np.array(kept_scores, dtype=remaining.dtype)).to(dets)
-    return keep.to(boxes.device)
+        table[:, best], order[best] = table[:, 0], order[0]
+        table, order = table[:, 1:], order[1:]
+        table[4] *= _soft_weight(_overlap_with(box, table, offset), threshold, sigma, method)
+        table, order = _drop_below(minimum, table, order)
+    if kept:
+        dets[: len(kept)] = torch.from_numpy(np.stack(kept)).to(dets)
+    return torch.as_tensor(np.array(keep, dtype=np.int64), device=boxes.device)
 
 
 def _overlap_with(box: np.ndarray, others: np.ndarray, offset: int) -> np.ndarray:
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    sides = np.maximum(high - low + offset, 0)
-    intersection = sides[:, 0] * sides[:, 1]
-    area = (box[2] - box[0] + offset) * (box[3] - box[1] + offset)
-    areas = (others[:, 2] - others[:, 0] + offset) * (others[:, 3] - others[:, 1] + offset)
+    """IoU of the column `box` with each column of the table `others`."""
+    width = np.minimum(box[2], others[2]) - np.maximum(box[0], others[0]) + offset
+    height = np.minimum(box[3], others[3]) - np.maximum(box[1], others[1]) + offset
+    common = np.maximum(width, 0) * np.maximum(height, 0)
     with np.errstate(invalid='ignore'):  # two boxes without area: 0 / 0, as in mmcv
-        return intersection / (area + areas - intersection)
+        return common / (box[5] + others[5] - common)
 
 
-def _soft_weight(iou: np.ndarray, threshold: np.floating, sigma: float, method: int) -> np.ndarray:
+def _soft_weight(iou: np.ndarray, threshold: np.floating, sigma: np.floating, method: int) -> np.ndarray:
     if method == SOFT_GAUSSIAN:
-        return np.exp(-(iou * iou) / iou.dtype.type(sigma))
+        return np.exp(-(iou * iou) / sigma)
     lowered = 1 - iou if method == SOFT_LINEAR else np.zeros_like(iou)
     return np.where(iou >= threshold, lowered, iou.dtype.type(1))
 
 
-def _drop_below(minimum: np.floating, order: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _drop_below(minimum: np.floating, table: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Drop boxes below `minimum`; survivors from the end fill the gaps, as in mmcv, whose ties depend on the order."""
-    survives = ~(scores < minimum)
+    survives = ~(table[4] < minimum)
     count = int(survives.sum())
-    gaps = np.flatnonzero(~survives[:count])
-    fill = np.flatnonzero(survives[count:])[::-1] + count
-    order[gaps], scores[gaps] = order[fill], scores[fill]
-    return order[:count], scores[:count]
+    if count < len(order):
+        gaps = np.flatnonzero(~survives[:count])
+        fill = np.flatnonzero(survives[count:])[::-1] + count
+        table[:, gaps], order[gaps] = table[:, fill], order[fill]
+    return table[:, :count], order[:count]
 
 
 def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, aligned: bool, offset: int) -> None:

@@ -189,13 +189,10 @@ def _complete(operands: _Operands) -> tuple[Tensor, ...]:
 
 def _forward(output: Tensor, operands: _Operands, geometry: _Geometry) -> None:
     """Write the convolution into `output`."""
-    if output.numel():
-        output.copy_(torchvision_kernels().deform_conv2d(*_complete(operands), *geometry))
+    output.copy_(torchvision_kernels().deform_conv2d(*_complete(operands), *geometry))
 
 
 def _backward(grad_output: Tensor, operands: _Operands, geometry: _Geometry) -> tuple[Tensor, ...]:
     """Gradients by input, weight, offset, mask and bias."""
     tensors = _complete(operands)
-    if not grad_output.numel():
-        return tuple(tensor.new_zeros(tensor.shape) for tensor in tensors)
     return torchvision_kernels()._deform_conv2d_backward(grad_output.to(tensors[0].dtype), *tensors, *geometry)

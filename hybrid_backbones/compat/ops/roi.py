@@ -49,7 +49,7 @@ def roi_align_forward(
         output.copy_(torchvision_kernels().roi_align(features, regions, spatial_scale, *size, sampling_ratio, aligned))
         return
     # What is set here remains for regions without area, which have no samples.
-    output.fill_(torch.finfo(torch.float32).min)
+    output.fill_(torch.finfo(output.dtype).min)
     argmax_y.fill_(-1)
     argmax_x.fill_(-1)
     for grid, rows in _groups(_samples_per_bin(regions, size, spatial_scale, sampling_ratio, aligned)):
@@ -110,12 +110,13 @@ def roi_pool_forward(
     rows, columns = _bins(y1, y2, pooled_height, input.shape[2]), _bins(x1, x2, pooled_width, input.shape[3])
     output.zero_()
     argmax.fill_(-1)
+    maps = input.permute(0, 2, 3, 1).contiguous()
     largest = torch.stack([(last - first).amax(1) for first, last in (rows, columns)], dim=1)
     for bin_size, group in _groups(largest):
         step = max(1, _GATHER_LIMIT // (math.prod(bin_size) * output[0].numel()))
         for k in group.split(step):
             bounds = tuple((first[k], last[k]) for first, last in (rows, columns))
-            output[k], argmax[k] = _strongest_pixel(input, rois[k, 0].long(), *bounds, bin_size)
+            output[k], argmax[k] = _strongest_pixel(maps, rois[k, 0].long(), *bounds, bin_size)
 
 
 def roi_pool_backward(
@@ -145,26 +146,25 @@ def _bins(start: Tensor, end: Tensor, count: int, limit: int) -> tuple[Tensor, T
 
 
 def _strongest_pixel(
-    input: Tensor, batch: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], bin_size: tuple[int, int]
+    maps: Tensor, batch: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], bin_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Largest pixel of each bin and its place: value (0 without any) and `y * W + x` (-1), `(k, C, bins, bins)`.
 
     Args:
-        input: `(N, C, H, W)`.
+        maps: `(N, H, W, C)`.
         batch: `(k,)` indices of the map of each region.
         rows, columns: first pixel and one past the last of each bin, `(k, bins)`.
         bin_size: height and width of the largest bin.
     """
-    pixels = input.permute(0, 2, 3, 1).flatten(0, 2)
-    height, width = input.shape[2:]
-    y = rows[0][..., None] + torch.arange(bin_size[0], device=input.device)
-    x = columns[0][..., None] + torch.arange(bin_size[1], device=input.device)
+    height, width = maps.shape[1:3]
+    y = rows[0][..., None] + torch.arange(bin_size[0], device=maps.device)
+    x = columns[0][..., None] + torch.arange(bin_size[1], device=maps.device)
     in_rows, in_columns = y < rows[1][..., None], x < columns[1][..., None]
     # (k, bins, bins, pixels of the bin)
     place = (y[:, :, None, :, None] * width + x[:, None, :, None, :]).flatten(3)
     inside = (in_rows[:, :, None, :, None] & in_columns[:, None, :, None, :]).flatten(3)
     index = torch.where(inside, place + batch[:, None, None, None] * (height * width), 0)
-    value, winner = pixels[index].masked_fill(~inside[..., None], -torch.inf).max(dim=3)
+    value, winner = maps.flatten(0, 2)[index].masked_fill(~inside[..., None], -torch.inf).max(dim=3)
     found = inside.any(3)[..., None]
     value, winner = torch.where(found, value, 0), torch.where(found, place.gather(3, winner), -1)
     return value.permute(0, 3, 1, 2), winner.permute(0, 3, 1, 2).to(torch.int32)
@@ -217,12 +217,12 @@ def _bilinear(y: Tensor, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
     height, width = shape[2:]
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width) & (y != -1)
     y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    top, left = y.floor(), x.floor()
+    top, left = y.long(), x.long()
     bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
     down, along = y - top, x - left
     places = torch.stack([top * width + left, top * width + right, bottom * width + left, bottom * width + right])
     weights = torch.stack([(1 - down) * (1 - along), (1 - down) * along, down * (1 - along), down * along])
-    return places.long(), weights * inside
+    return places, weights * inside
 
 
 def _scatter(target: Tensor, rois: Tensor, places: Tensor, values: Tensor) -> None:

@@ -25,11 +25,17 @@ def box_iou_rotated(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode_flag: i
         mode_flag: 0 intersection over union, 1 intersection over the area of the first box.
     """
     first, second = bboxes1.double(), bboxes2.double()
-    if not aligned:
-        first, second = first.repeat_interleave(len(bboxes2), dim=0), second.repeat(len(bboxes1), 1)
-    for start in range(0, len(first), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        ious[part] = _pair_overlap(first[part], second[part], mode_flag).to(ious.dtype)
+    near = _near(first if aligned else first[:, None], second)
+    ious.zero_()
+    for pairs in near.nonzero().split(_CHUNK):
+        overlap = _pair_overlap(first[pairs[:, 0]], second[pairs[:, -1]], mode_flag)
+        ious.view(near.shape)[tuple(pairs.T)] = overlap.to(ious.dtype)
+
+
+def _near(first: Tensor, second: Tensor) -> Tensor:
+    """Which boxes could meet: those whose circumscribed circles do. Boxes broadcast; most pairs of an image do not."""
+    reach = (first[..., 2:4].norm(dim=-1) + second[..., 2:4].norm(dim=-1)) / 2
+    return (first[..., :2] - second[..., :2]).norm(dim=-1) < reach
 
 
 def _pair_overlap(first: Tensor, second: Tensor, mode: int) -> Tensor:

@@ -32,14 +32,14 @@ def goldens(shared):
 
 
 @pytest.fixture
-def load(goldens):
-    """Arguments and arrays of a case."""
+def load(goldens, device):
+    """Arguments and arrays of a case, the latter on the device."""
 
     def load(name):
         folder, cases = goldens
         arguments = {key: value for key, value in cases[name]['call'].items() if key != 'op'}
         with np.load(folder / f'{name}.npz') as arrays:
-            return arguments, {key: torch.from_numpy(array) for key, array in arrays.items()}
+            return arguments, {key: torch.from_numpy(array).to(device) for key, array in arrays.items()}
 
     return load
 
@@ -87,9 +87,7 @@ def convolution_settings(arguments):
 def test_deform_conv(load, name):
     arguments, a = load(name)
     operands = {key: f'grad_{key}' for key in ('input', 'offset', 'weight')}
-    check(
-        lambda: mmcv.ops.deform_conv2d(*(a[key] for key in operands), *convolution_settings(arguments)), a, operands
-    )
+    check(lambda: mmcv.ops.deform_conv2d(*(a[key] for key in operands), *convolution_settings(arguments)), a, operands)
 
 
 @pytest.mark.parametrize('name', MODULATED)
