@@ -4,14 +4,14 @@ Each piece is one file, acts only where it is needed and when the module that it
 of the run what it did. docs/install.md lists them.
 """
 
-from . import amp, checkpoints, distributed, hooks, operators, packages, text, versions
+from . import amp, checkpoints, distributed, hooks, mmcv_ext, packages, text, versions
 from . import notes as _notes
 from .notes import note
 
 notes = _notes.notes
 __all__ = ['install', 'note', 'notes']
 
-PIECES = (_notes, operators, checkpoints, packages, versions, text, amp, distributed)
+PIECES = (_notes, mmcv_ext, checkpoints, packages, versions, text, amp, distributed)
 
 
 def install() -> None:

@@ -25,7 +25,8 @@ def _mend_wrapper(module: ModuleType) -> None:
         # bf16 has the exponent range of fp32, so that gradients need no scaling.
         self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
         self._scale_update_param = None
-        note('amp', f'no accelerator; AmpOptimWrapper trains in bfloat16 on the CPU (config: dtype={dtype!r})')
+        slow = '' if bf16_instructions() else '; this CPU has no bf16 instructions, so that it is slower than float32'
+        note('amp', f'no accelerator; AmpOptimWrapper(dtype={dtype!r}) trains in bfloat16 on the CPU{slow}')
 
     def state_dict(self):
         state = original_state_dict(self)
@@ -35,6 +36,17 @@ def _mend_wrapper(module: ModuleType) -> None:
         return state
 
     cls.__init__, cls.state_dict = __init__, state_dict
+
+
+def bf16_instructions() -> str:
+    """The CPU's own bf16 arithmetic: 'AMX', 'AVX512_BF16', 'Arm BF16', or '' where float32 emulates it."""
+    features = {name: getattr(torch.cpu, f'_is_{name}_supported', lambda: False)() for name in _X86}
+    features |= getattr(torch.cpu, 'get_capabilities', dict)()
+    return next((label for name, label in (_X86 | {'bf16': 'Arm BF16'}).items() if features.get(name)), '')
+
+
+# By torch's names, fastest first.
+_X86 = {'amx_tile': 'AMX', 'avx512_bf16': 'AVX512_BF16'}
 
 
 def _cpu_dtype(dtype: str | torch.dtype | None) -> torch.dtype:

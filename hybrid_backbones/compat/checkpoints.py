@@ -16,7 +16,8 @@ from . import hooks
 from .notes import note
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
-# The environment is of the whole process.
+_SWITCHES = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
+# They belong to the whole process.
 _lock = threading.RLock()
 
 
@@ -58,9 +59,6 @@ def _weights_only() -> Iterator[None]:
             serialization.add_safe_globals(users)
             del os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD']
             os.environ.update({name: value for name, value in switches.items() if value is not None})
-
-
-_SWITCHES = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
 
 
 def _allowed() -> list[Callable]:

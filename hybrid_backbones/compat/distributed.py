@@ -1,9 +1,31 @@
-"""Distributed training on CPUs: MMEngine's wrapper asks for a GPU, and SyncBN works on GPUs only."""
+"""Distributed training on CPUs: MMEngine's launchers and wrapper ask for GPUs, and SyncBN works on GPUs only."""
 
 from types import ModuleType
+from unittest import mock
 
 from . import hooks
 from .notes import note
+
+
+def _mend_launch(module: ModuleType) -> None:
+    original = module.init_dist
+    if original.__module__ == __name__:
+        return
+
+    def init_dist(launcher, backend='nccl', init_backend='torch', **kwargs):
+        import torch
+        from mmengine.device import get_device
+
+        if get_device() != 'cpu':
+            return original(launcher, backend, init_backend, **kwargs)
+        if backend == 'nccl':
+            note('distributed', 'no GPU; processes talk over gloo instead of nccl')
+            backend = 'gloo'
+        # All launchers select the GPU of their rank first.
+        with mock.patch.object(torch.cuda, 'set_device', lambda device: None):
+            return original(launcher, backend, init_backend, **kwargs)
+
+    hooks.rebind(original, init_dist)
 
 
 def _mend_wrapper(module: ModuleType) -> None:
@@ -32,4 +54,5 @@ def _without_sync_bn(model):
 
 
 def install() -> None:
+    hooks.after('mmengine.dist.utils', _mend_launch)
     hooks.after('mmengine.model.wrappers.distributed', _mend_wrapper)
