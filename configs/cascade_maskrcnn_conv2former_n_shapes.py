@@ -1,7 +1,7 @@
 """Cascade Mask R-CNN with Conv2Former-N on `shapes`, from scratch on two CPU cores.
 
-Narrow like maskrcnn_conv2former_n_shapes.py, which says why; its three box heads share two linear layers' worth of
-width each, without the published configs' convolutions and SyncBN.
+Narrow like maskrcnn_conv2former_n_shapes.py, which says why; the box heads have two linear layers each, in place of the
+published four convolutions, SyncBN and one linear layer.
 """
 
 _base_ = ['mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py', './_base_/shapes_detection.py']

@@ -168,9 +168,15 @@ def _draw_panel(axes: 'Axes', panel: Panel, classes: Sequence[str], palette: Seq
         image[known] = 0.35 * image[known] + 0.65 * colours[panel.classes_map[known]]
     for crowd in panel.crowds if panel.crowds is not None else ():
         image[crowd] = 0.4 * image[crowd] + 0.6 * np.array(_CROWD_COLOUR)
-    for mask, label in zip(panel.masks, panel.labels, strict=True) if panel.masks is not None else ():
-        image[mask] = 0.45 * image[mask] + 0.55 * colours[label]
+    masks = list(zip(panel.masks, panel.labels, strict=True)) if panel.masks is not None else []
+    for mask, label in masks:
+        image[mask] = 0.6 * image[mask] + 0.4 * colours[label]
     axes.imshow(image.clip(0, 255).astype(np.uint8), interpolation='nearest')
+    axes.autoscale(False)
+    for mask, label in masks:
+        # With a frame of zeros, the line also runs along the image's border.
+        y, x = (np.arange(-1, side + 1) for side in mask.shape)
+        axes.contour(x, y, np.pad(mask, 1), [0.5], colors=[colours[label] / 255], linewidths=1)
     if panel.boxes is not None:
         _draw_boxes(axes, panel, classes, colours / 255)
 
@@ -211,7 +217,7 @@ def _panels(sample: Any, score_thr: float) -> tuple[Panel, Panel]:
 
     image = mmcv.imread(sample.img_path, channel_order='rgb')
     if 'pred_sem_seg' in sample:
-        truth, prediction = (sample[key].data[0].cpu().numpy() for key in ('gt_sem_seg', 'pred_sem_seg'))
+        truth, prediction = (part.data[0].cpu().numpy() for part in (sample.gt_sem_seg, sample.pred_sem_seg))
         return Panel(image, classes_map=truth), Panel(image, classes_map=prediction)
     found = sample.pred_instances[sample.pred_instances.scores >= score_thr].cpu().numpy()
     truth = sample.gt_instances.cpu().numpy()

@@ -4,6 +4,7 @@ _base_ = './runtime.py'
 
 # tools/train.py draws this dataset into the cache on first use and points every data_root there.
 embedded_data = 'shapes'
+randomness = dict(seed=0)
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=300, val_interval=75)
 val_cfg = dict(type='ValLoop')
