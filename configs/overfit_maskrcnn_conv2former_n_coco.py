@@ -2,8 +2,8 @@
 
 Trained from random weights and evaluated on the same eight images of train2017's subset `coco_mini`, in about 45
 minutes on two CPU cores. What differs from `maskrcnn_conv2former_n_coco.py`, for speed and for so short a run: images
-of 320 pixels without augmentation, neck and heads of half the width with GroupNorm in the neck, two mask convolutions, 64 sampled regions an
-image, layer scale that starts at 1, no drop path, one learning rate for all layers.
+of 320 pixels without augmentation, neck and heads of half the width with GroupNorm in the neck, two mask convolutions,
+64 sampled regions an image, layer scale that starts at 1, no drop path, one learning rate for all layers.
 """
 
 _base_ = './maskrcnn_conv2former_n_coco.py'

@@ -1,4 +1,4 @@
-"""UperNet on ADE20K, 160k iterations, crop 512; a config adds the backbone, its channels and what it is trained with."""
+"""UperNet on ADE20K, 160k iterations, crop 512; a config adds the backbone, its channels and its learning rate."""
 
 _base_ = [
     'mmseg::_base_/models/upernet_r50.py',

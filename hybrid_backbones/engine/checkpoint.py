@@ -1,5 +1,6 @@
 """Checkpoints that a kill cannot damage: written whole or not at all, and never the only good one deleted first."""
 
+import logging
 import os
 import re
 import zipfile
@@ -99,7 +100,7 @@ def is_intact(path: Path) -> bool:
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The checkpoint to resume from: the one noted in `last_checkpoint`, or else the newest intact one; None if none."""
+    """The checkpoint to resume from: the one noted in `last_checkpoint`, or else the newest intact one, or None."""
     folder = Path(work_dir)
     note = folder / 'last_checkpoint'
     noted = Path(note.read_text().strip()).name if note.is_file() else ''
@@ -108,5 +109,5 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     for path in written:
         if is_intact(path):
             return path
-        print_log(f'{path} is damaged or incomplete: not used', logger='current', level='WARNING')
+        print_log(f'{path} is damaged or incomplete: not used', logger='current', level=logging.WARNING)
     return None

@@ -122,8 +122,9 @@ class ResumableBatchSampler:
         return passes
 
     def __iter__(self) -> Iterator[list[int]]:
+        # A generator: the data loader makes two iterators and uses one, which alone may take the skip.
         skip, self._skip = self._skip, 0
-        return islice(iter(self._batches), skip, None)
+        yield from islice(self._batches, skip, None)
 
     def __len__(self) -> int:
         return len(self._batches)
