@@ -1,0 +1,81 @@
+"""AmpOptimWrapper on a machine without accelerator: bf16 autocast, no scaler, resumable."""
+
+import pytest
+import torch
+from mmengine.device import get_device
+from mmengine.optim import AmpOptimWrapper, build_optim_wrapper
+
+from hybrid_backbones.compat.amp import bf16_instructions
+
+pytestmark = pytest.mark.skipif(get_device() != 'cpu', reason='this machine has an accelerator')
+
+
+def _wrapper(model, **options):
+    optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
+    return build_optim_wrapper(model, dict(type='AmpOptimWrapper', optimizer=optimizer, **options))
+
+
+@pytest.mark.parametrize('dtype', [None, 'float16', 'bfloat16', torch.float16])
+@pytest.mark.parametrize('loss_scale', ['dynamic', 512.0, dict(init_scale=512.0)], ids=['dynamic', 'static', 'dict'])
+def test_trains_in_bf16(dtype, loss_scale):
+    model = torch.nn.Linear(4, 1)
+    wrapper = _wrapper(model, dtype=dtype, loss_scale=loss_scale, clip_grad=dict(max_norm=1.0), accumulative_counts=2)
+    x, y = torch.randn(64, 4), torch.randn(64, 1)
+    losses = []
+    for _ in range(20):
+        with wrapper.optim_context(model):
+            out = model(x)
+        assert out.dtype == torch.bfloat16
+        loss = (out.float() - y).square().mean()
+        losses.append(loss.item())
+        wrapper.update_params(loss)
+    assert losses[-1] < losses[0]
+
+
+def test_resumes():
+    model = torch.nn.Linear(4, 1)
+    wrapper = _wrapper(model)
+    wrapper.update_params(model(torch.randn(8, 4)).square().mean())
+    state = wrapper.state_dict()
+    assert 'loss_scaler' not in state  # a GPU's scaler refuses an empty state
+    other = _wrapper(torch.nn.Linear(4, 1))
+    other.load_state_dict(state)
+    buffers = [w.optimizer.state_dict()['state'][0]['momentum_buffer'] for w in (wrapper, other)]
+    assert torch.equal(*buffers)
+
+
+def test_resumes_a_run_of_a_gpu():
+    wrapper = _wrapper(torch.nn.Linear(4, 1))
+    scaler = dict(scale=65536.0, growth_factor=2.0, backoff_factor=0.5, growth_interval=2000, _growth_tracker=7)
+    wrapper.load_state_dict(wrapper.state_dict() | dict(loss_scaler=scaler))
+    assert wrapper.loss_scaler.get_scale() == 1.0
+
+
+def test_other_dtypes_are_refused():
+    with pytest.raises(ValueError, match=r"dtype='float64'.*expected None, float16 or bfloat16"):
+        _wrapper(torch.nn.Linear(4, 1), dtype='float64')
+
+
+def test_accelerators_are_left_to_mmengine(monkeypatch):
+    """It then checks for the accelerator itself, which is not there."""
+    import mmengine.device
+
+    monkeypatch.setattr(mmengine.device, 'get_device', lambda: 'cuda')
+    with pytest.raises(AssertionError, match='only available training on gpu'):
+        AmpOptimWrapper(optimizer=torch.optim.SGD(torch.nn.Linear(4, 1).parameters(), lr=0.1))
+
+
+@pytest.mark.parametrize(
+    ('features', 'expected'),
+    [
+        ({}, ''),
+        ({'amx_tile': False, 'avx512_bf16': True}, 'AVX512_BF16'),
+        ({'amx_tile': True, 'avx512_bf16': True}, 'AMX'),
+        ({'bf16': True}, 'Arm BF16'),
+    ],
+)
+def test_bf16_instructions(monkeypatch, features, expected):
+    for name in ('_is_amx_tile_supported', '_is_avx512_bf16_supported'):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: features, raising=False)
+    assert bf16_instructions() == expected
