@@ -13,6 +13,7 @@ differences from the code:
 """
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import torch
@@ -233,7 +234,7 @@ class Conv2Former(PyramidBackbone):
             self.downsample_layers.append(
                 nn.Sequential(LayerNorm2d(dims[i - 1]), nn.Conv2d(dims[i - 1], dims[i], 2, stride=2))
             )
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        rates = (drop_path_rate * i / max(1, sum(depths) - 1) for i in count())
         self.stages = nn.ModuleList(
             nn.Sequential(*(Block(dims[i], kernel_size, next(rates), layer_scale_init) for _ in range(depths[i])))
             for i in range(self.num_stages)

@@ -1,20 +1,18 @@
 """Depthwise convolution of channels-last maps, as plain functions for hand-written backward passes."""
 
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@cache
-def _slow_on_cpu(dtype: torch.dtype) -> bool:
-    """Whether a CPU's oneDNN lacks this dtype and torch falls back to a loop over groups, 60 times slower than fp32."""
-    supported = {
-        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
-        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
-    }
-    return dtype in supported and not supported[dtype]()
+# Types that a CPU's oneDNN lacks: torch falls back to a loop over groups, 60 times slower than fp32.
+_SLOW_ON_CPU = {
+    dtype
+    for dtype, supported in (
+        (torch.bfloat16, torch.ops.mkldnn._is_mkldnn_bf16_supported),
+        (torch.float16, torch.ops.mkldnn._is_mkldnn_fp16_supported),
+    )
+    if not supported()
+}
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -28,7 +26,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (N, H, W, C) in the dtype of `x`.
     """
-    if x.is_cpu and _slow_on_cpu(x.dtype):
+    if x.is_cpu and x.dtype in _SLOW_ON_CPU:
         # Autocast would cast the arguments back.
         with torch.autocast('cpu', enabled=False):
             bias = None if bias is None else bias.float()
@@ -40,7 +38,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def depthwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`depthwise` to `x`, `weight` and `bias`, for `grad` of its output, all in their own dtype."""
     dtype = x.dtype
-    if x.is_cpu and _slow_on_cpu(dtype):
+    if x.is_cpu and dtype in _SLOW_ON_CPU:
         grad, x, weight = grad.float(), x.float(), weight.float()
     channels, pad = weight.shape[0], weight.shape[-1] // 2
     grads = torch.ops.aten.convolution_backward(
@@ -57,4 +55,5 @@ def depthwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor,
         [True, True, True],
     )
     grad_x, grad_weight, grad_bias = (g.to(dtype) for g in grads)
-    return grad_x.permute(0, 2, 3, 1), grad_weight, grad_bias
+    # The view gives the axis of length one its usual stride, which DistributedDataParallel compares.
+    return grad_x.permute(0, 2, 3, 1), grad_weight.flatten().view_as(weight), grad_bias

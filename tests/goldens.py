@@ -1,0 +1,55 @@
+"""Reading the golden outputs of the authors' code: see the README beside the files for the rules followed here."""
+
+import json
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RULES = {
+    'fan_in': lambda n: n / math.sqrt(np.prod(n.shape[1:])),
+    'scale': lambda n: 1 + 0.1 * n,
+    'bias': lambda n: 0.1 * n,
+    'var': lambda n: 1 + 0.1 * np.abs(n),
+    'gamma': lambda n: 0.5 + 0.1 * n,
+    'table': lambda n: 0.2 * n,
+    'posproj': lambda n: 0.02 * n,
+}
+
+
+class Golden:
+    """One case: its official state dict, input and sampled outputs."""
+
+    def __init__(self, shared: Path, case: str) -> None:
+        path = shared / 'reference' / 'goldens' / case
+        self.meta = json.loads(path.with_suffix('.json').read_text())
+        self.samples = np.load(path.with_suffix('.npz'))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors under the official keys, by the rule listed for each."""
+        state = {}
+        for key, shape, rule in self.meta['state_dict']:
+            if rule == 'keep':
+                continue
+            noise = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(shape))
+            state[key] = torch.from_numpy(RULES[rule](noise).astype(np.float32))
+        assert math.isclose(sum(t.double().sum() for t in state.values()), self.meta['fill_check']['sum'], abs_tol=1e-6)
+        return state
+
+    def image(self) -> Tensor:
+        given = self.meta['input']
+        image = np.random.RandomState(given['seed']).standard_normal((1, 3, given['H'], given['W']))
+        return torch.from_numpy(image.astype(np.float32))
+
+    def check(self, name: str, output: Tensor) -> None:
+        """Compare shape and samples of one output within the README's tolerance."""
+        expected = self.meta['outputs'][name]
+        assert list(output.shape) == expected['shape']
+        flat = output.contiguous().flatten()
+        samples = flat[np.linspace(0, flat.numel() - 1, 256).astype(np.int64)]
+        tolerance = max(2e-5, 4 * expected['fp32_vs_fp64_max_abs_diff'])
+        difference = (samples - torch.from_numpy(self.samples[f'{name}/samples'])).abs().max().item()
+        assert difference <= tolerance, f'{name}: off by {difference:.1e}, allowed {tolerance:.1e}'
