@@ -27,9 +27,7 @@ train_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=2,
-    batch_sampler=dict(
-        _delete_=True, type='ResumableBatchSampler', batch_sampler=dict(type='AspectRatioBatchSampler')
-    ),
+    batch_sampler=dict(_delete_=True, type='ResumableBatchSampler', batch_sampler=dict(type='AspectRatioBatchSampler')),
     dataset=dict(pipeline=train_pipeline),
 )
 

@@ -42,8 +42,8 @@ class LoadFromFileOrExplain:
             paths = [results[key] for key in ('img_path', 'seg_map_path') if results.get(key)]
             raise OSError(
                 f'{type(self.transform).__name__} could not read {" or ".join(map(str, paths))} '
-                f'({type(error).__name__}: {str(error).strip()}). The file is missing, damaged or not an image: fetch it again, '
-                f'or take it out of the annotations'
+                f'({type(error).__name__}: {str(error).strip()}). The file is missing, damaged or not an image: '
+                f'fetch it again, or take it out of the annotations'
             ) from error
 
     def __repr__(self) -> str:

@@ -1,0 +1,138 @@
+"""What the command lines make of a config."""
+
+import os
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from hybrid_backbones.engine.config import (
+    check_work_dir,
+    load_config,
+    use_amp,
+    use_auto_scale_lr,
+    use_resume,
+)
+from hybrid_backbones.engine.run import use_tta
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+DET = CONFIGS / 'maskrcnn_conv2former_n_coco.py'
+SEG = CONFIGS / 'upernet_conv2former_n_ade20k.py'
+
+
+def test_data_root_moves_every_path(tmp_path):
+    cfg = load_config(DET, data_root=f'{tmp_path}/')
+    for split in ('train', 'val', 'test'):
+        assert cfg[f'{split}_dataloader'].dataset.data_root.rstrip('/') == str(tmp_path)
+    assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file
+    assert cfg.val_evaluator.ann_file == f'{tmp_path}/annotations/instances_val2017.json'
+    assert 'data/coco' not in str(cfg.to_dict())
+    cfg = load_config(SEG, data_root=str(tmp_path))
+    assert cfg.train_dataloader.dataset.data_root == cfg.test_dataloader.dataset.data_root == str(tmp_path)
+
+
+def test_data_root_of_several_is_refused(tmp_path):
+    path = tmp_path / 'two.py'
+    path.write_text("train_dataloader = dict(dataset=dict(datasets=[dict(data_root='a'), dict(data_root='b/')]))")
+    with pytest.raises(ValueError, match='this one has 2: a, b'):
+        load_config(path, data_root='c')
+
+
+def test_work_dir(tmp_path):
+    assert load_config(DET).work_dir == 'work_dirs/maskrcnn_conv2former_n_coco'
+    assert load_config(DET, work_dir=str(tmp_path)).work_dir == str(tmp_path)
+    check_work_dir(str(tmp_path / 'new' / 'folder'))
+    assert list((tmp_path / 'new' / 'folder').iterdir()) == []
+
+
+@pytest.mark.parametrize('kind', ['below_a_file', 'read_only'])
+def test_unwritable_work_dir(tmp_path, kind):
+    if kind == 'below_a_file':
+        (tmp_path / 'file').touch()
+        folder = tmp_path / 'file' / 'work'
+    else:
+        if os.geteuid() == 0:
+            pytest.skip('root writes anywhere')
+        folder = tmp_path / 'locked'
+        folder.mkdir(mode=0o500)
+    with pytest.raises(PermissionError, match=f'cannot write to the work directory {folder}.*--work-dir'):
+        check_work_dir(str(folder))
+
+
+def test_absent_config():
+    with pytest.raises(FileNotFoundError, match=r'no config nowhere\.py'):
+        load_config('nowhere.py')
+
+
+@pytest.mark.parametrize('name', ['mask-rcnn_r50_fpn_1x_coco', 'configs'])
+def test_any_config_is_made_safe(name, tmp_path):
+    """mmdet's own config, and ours, end with the same protections, each once."""
+    path = tmp_path / 'upstream.py'
+    path.write_text(f"_base_ = 'mmdet::mask_rcnn/{name}.py'" if name != 'configs' else f"_base_ = '{DET}'")
+    cfg = load_config(path, options={'train_dataloader.drop_last': True} if name != 'configs' else None)
+    assert cfg.default_hooks.checkpoint.type == 'SafeCheckpointHook'
+    assert sorted(hook['type'] for hook in cfg.custom_hooks) == ['CheckFiniteLossHook', 'ReproducibleRunHook']
+    sampler = cfg.train_dataloader.batch_sampler
+    assert sampler.type == 'ResumableBatchSampler'
+    assert sampler.batch_sampler.type == 'AspectRatioBatchSampler'
+    assert 'drop_last' not in cfg.train_dataloader
+    assert sampler.get('drop_last', False) == (name != 'configs')
+    for split in ('train', 'val', 'test'):
+        pipeline = cfg[f'{split}_dataloader'].dataset.pipeline
+        loading = [transform['transform']['type'] for transform in pipeline if 'transform' in transform]
+        assert loading == ['LoadImageFromFile', 'LoadAnnotations']
+        assert not any(transform['type'].startswith('Load') and 'transform' not in transform for transform in pipeline)
+
+
+def test_cpu_runs_report_more_often(monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    assert load_config(DET).default_hooks.logger.interval == 10
+    assert load_config(DET, options={'default_hooks.logger.interval': 3}).default_hooks.logger.interval == 3
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    assert load_config(DET).default_hooks.logger.interval == 50
+
+
+def test_amp():
+    cfg = load_config(DET)
+    use_amp(cfg)
+    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
+    cfg.optim_wrapper.type = 'DeepSpeedOptimWrapper'
+    with pytest.raises(ValueError, match='this config has DeepSpeedOptimWrapper'):
+        use_amp(cfg)
+
+
+def test_auto_scale_lr():
+    for path in (DET, SEG):
+        cfg = load_config(path)
+        assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=16)
+        use_auto_scale_lr(cfg)
+        assert cfg.auto_scale_lr.enable
+    with pytest.raises(ValueError, match='base_batch_size'):
+        use_auto_scale_lr(Config(dict()))
+
+
+def test_resume(tmp_path):
+    cfg = load_config(DET, work_dir=str(tmp_path))
+    assert 'nothing to resume' in use_resume(cfg, 'auto')
+    assert not cfg.resume
+    with pytest.raises(FileNotFoundError, match='no such checkpoint'):
+        use_resume(cfg, str(tmp_path / 'epoch_1.pth'))
+    (tmp_path / 'epoch_1.pth').touch()
+    assert 'nothing to resume' in use_resume(cfg, 'auto')  # it is empty
+    use_resume(cfg, str(tmp_path / 'epoch_1.pth'))
+    assert cfg.resume and cfg.load_from == str(tmp_path / 'epoch_1.pth')
+
+
+def test_tta_leaves_masks_out():
+    cfg = load_config(DET)
+    assert use_tta(cfg) == ('roi_head.mask_head.',)
+    assert cfg.model.type == 'DetTTAModel'
+    assert cfg.model.module.roi_head.mask_head is None
+    assert cfg.test_evaluator.metric == 'bbox'
+    assert cfg.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
+    cfg = load_config(SEG)
+    assert use_tta(cfg) == ()
+    assert cfg.model.type == 'SegTTAModel'
+    cfg.pop('tta_pipeline')
+    with pytest.raises(ValueError, match='tta_pipeline'):
+        use_tta(cfg)

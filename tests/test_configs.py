@@ -1,0 +1,121 @@
+"""Every published config: it fits together, and the small ones take a training step and predict."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from hybrid_backbones.engine.model_checks import check_channels
+
+FOLDER = Path(__file__).parents[1] / 'configs'
+CONFIGS = sorted(path.stem for pattern in ('*_coco.py', '*_ade20k.py') for path in FOLDER.glob(pattern))
+
+
+def load(name: str) -> Config:
+    return Config.fromfile(FOLDER / f'{name}.py')
+
+
+def build(cfg: Config) -> nn.Module:
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return revert_sync_batchnorm(MODELS.build(cfg.model))
+
+
+def test_all_are_there():
+    expected = {f'maskrcnn_conv2former_{size}_coco' for size in 'ntsbl'}
+    expected |= {f'cascade_maskrcnn_conv2former_{size}_coco' for size in 'tsbl'}
+    expected |= {f'upernet_conv2former_{size}_ade20k' for size in 'ntsbl'}
+    expected |= {'overfit_maskrcnn_conv2former_n_coco', 'overfit_upernet_conv2former_n_ade20k'}
+    assert set(CONFIGS) == expected
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_builds_and_fits_together(name, monkeypatch):
+    # Drawing initial weights takes longer than all the rest, and is not looked at.
+    for function in ('kaiming_uniform_', 'trunc_normal_', 'uniform_', 'normal_'):
+        monkeypatch.setattr(nn.init, function, lambda tensor, *args, **kwargs: tensor)
+    cfg = load(name)
+    model = build(cfg)
+    check_channels(model)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    assert sum(len(group['params']) for group in optimizer.param_groups) == len(list(model.parameters()))
+    rates = {group['lr'] for group in optimizer.param_groups}
+    assert max(rates) == pytest.approx(cfg.optim_wrapper.optimizer.lr)
+    assert len(rates) > 4 or name.startswith('overfit')
+
+
+@pytest.mark.parametrize('name', [name for name in CONFIGS if not name.startswith('overfit')])
+def test_recipe(name):
+    cfg = load(name)
+    assert cfg.find_unused_parameters is False
+    assert cfg.custom_imports.imports == ['hybrid_backbones']
+    size = name.split('_')[-2]
+    assert cfg.model.backbone.arch == dict(n='nano', t='tiny', s='small', b='base', l='large')[size]
+    if name.endswith('coco'):
+        assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == 36
+        assert cfg.model.data_preprocessor.pad_size_divisor == 32
+    else:
+        assert cfg.train_cfg.max_iters == cfg.param_scheduler[1].end == 160000
+        crop = (640, 640) if size == 'l' else (512, 512)
+        crops = [transform for transform in cfg.train_dataloader.dataset.pipeline if transform.type == 'RandomCrop']
+        assert crops[0].crop_size == cfg.model.test_cfg.crop_size == cfg.model.data_preprocessor.size == crop
+        resizes = [transform for transform in cfg.test_dataloader.dataset.pipeline if transform.type == 'Resize']
+        assert resizes[0].scale == (4 * crop[0], crop[0])
+    if name.startswith('cascade'):
+        assert cfg.model.backbone.drop_path_rate == dict(t=0.2, s=0.6, b=0.9, l=0.7)[size]
+        for head in cfg.model.roi_head.bbox_head:
+            assert (head.num_shared_convs, head.num_shared_fcs, head.norm_cfg.type) == (4, 1, 'SyncBN')
+            assert head.reg_decoded_bbox and head.loss_bbox == dict(type='GIoULoss', loss_weight=10.0)
+
+
+def detection_batch() -> dict:
+    from mmdet.testing import demo_mm_inputs
+
+    return demo_mm_inputs(2, [[3, 96, 70], [3, 64, 96]], num_items=[3, 0], num_classes=80, with_mask=True)
+
+
+def segmentation_batch() -> dict:
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    samples = []
+    for _ in range(2):
+        sample = SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 150, (1, 64, 64))))
+        sample.set_metainfo(dict(img_shape=(64, 64), ori_shape=(64, 64)))
+        samples.append(sample)
+    return dict(inputs=[torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in samples], data_samples=samples)
+
+
+@pytest.mark.parametrize(
+    'name', ['maskrcnn_conv2former_n_coco', 'cascade_maskrcnn_conv2former_t_coco', 'upernet_conv2former_n_ade20k']
+)
+def test_trains_and_predicts(name):
+    cfg = load(name)
+    if name.startswith('upernet'):
+        cfg.model.data_preprocessor.size = (64, 64)
+        cfg.model.test_cfg.update(crop_size=(64, 64), stride=(43, 43))
+    model = build(cfg)
+    model.train()
+    batch = segmentation_batch() if name.startswith('upernet') else detection_batch()
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    before = {key: param.detach().clone() for key, param in model.named_parameters()}
+    losses = model.train_step(batch, optim_wrapper)
+    assert all(value.isfinite().all() for value in losses.values())
+    moved = [key for key, param in model.named_parameters() if not torch.equal(param, before[key])]
+    # Dropped branches and cancelled biases apart, one step moves everything.
+    assert len(moved) > 0.8 * len(before)
+
+    model.eval()
+    with torch.no_grad():
+        results = model.test_step(batch)
+    assert len(results) == 2
+    if name.startswith('upernet'):
+        assert results[0].pred_sem_seg.data.shape == (1, 64, 64)
+    else:
+        prediction = results[0].pred_instances
+        assert prediction.bboxes.shape[1] == 4
+        assert prediction.masks.shape[1:] == results[0].ori_shape[:2]
