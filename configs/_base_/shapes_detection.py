@@ -1,4 +1,4 @@
-"""Instance segmentation on `shapes`: images of 160 pixels as they are, six classes, batches of eight."""
+"""Instance segmentation on `shapes`: 160-pixel images as they are, six classes, batches of two for many updates."""
 
 _base_ = ['mmdet::_base_/datasets/coco_instance.py', 'mmdet::_base_/default_runtime.py', './shapes_runtime.py']
 
@@ -22,7 +22,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=2,
     num_workers=1,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     batch_sampler=dict(_delete_=True, type='ResumableBatchSampler'),
@@ -33,6 +33,6 @@ test_dataloader = val_dataloader
 
 default_hooks = dict(
     logger=dict(interval=10, log_metric_by_epoch=False),
-    checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=75, max_keep_ckpts=1),
+    checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=150, max_keep_ckpts=1),
 )
 log_processor = dict(window_size=10, by_epoch=False)
