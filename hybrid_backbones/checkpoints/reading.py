@@ -9,6 +9,8 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
+from ..compat.checkpoints import weights_only
+
 # Training scripts derived from DeiT's and ConvNeXt's store their command line beside the weights: plain data.
 HARMLESS = [argparse.Namespace]
 
@@ -70,7 +72,7 @@ def _read(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with torch.serialization.safe_globals(HARMLESS):
+        with weights_only(*HARMLESS):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         # torch raises this for code and for noise alike; its first line says which.

@@ -28,7 +28,7 @@ def _mend_loader(module: ModuleType) -> None:
         return
 
     def load_checkpoint(cls, filename, map_location=None, logger='current'):
-        with _weights_only():
+        with weights_only():
             note(
                 'checkpoints',
                 'checkpoints are read with weights_only=True, and HistoryBuffer and NumPy arrays allowed in them',
@@ -42,8 +42,11 @@ def _mend_loader(module: ModuleType) -> None:
 
 
 @contextmanager
-def _weights_only() -> Iterator[None]:
-    """Every `torch.load` inside reads weights only; MMEngine's classes are allowed in addition to the user's own."""
+def weights_only(*classes: type) -> Iterator[None]:
+    """Every `torch.load` inside reads weights only.
+
+    Allowed are what MMEngine stores, `classes`, and what the user has allowed by `torch.serialization`.
+    """
     from torch import serialization
 
     with _lock:
@@ -51,7 +54,7 @@ def _weights_only() -> Iterator[None]:
         # Also for PyTorch < 2.6, and for torch.hub's downloads, which ask for weights_only=False.
         os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
         users = serialization.get_safe_globals()
-        serialization.add_safe_globals(_allowed())
+        serialization.add_safe_globals([*_allowed(), *classes])
         try:
             yield
         finally:

@@ -7,10 +7,11 @@ import logging
 import os
 import threading
 
+import numpy as np
 import pytest
 import torch
 from goldens import Golden
-from mmengine.logging import MMLogger
+from mmengine.logging import HistoryBuffer, MMLogger
 from safetensors.torch import save_file
 
 from hybrid_backbones import create_backbone
@@ -57,6 +58,13 @@ WRAPPINGS = {
 def test_every_wrapping_loads(tmp_path, official, wrapping):
     torch.save(WRAPPINGS[wrapping](official), tmp_path / 'file.pth')
     assert_loaded(build(checkpoint=tmp_path / 'file.pth'), official)
+
+
+def test_a_checkpoint_that_a_run_of_mmengine_wrote_loads(tmp_path, official):
+    history = HistoryBuffer(np.arange(3.0), np.ones(3))
+    wrote = {'state_dict': {f'backbone.{k}': v for k, v in official.items()}, 'message_hub': {'log_scalars': history}}
+    torch.save(wrote, tmp_path / 'epoch_1.pth')
+    assert_loaded(build(checkpoint=tmp_path / 'epoch_1.pth'), official)
 
 
 def test_safetensors_load(tmp_path, official):
