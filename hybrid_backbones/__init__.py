@@ -4,12 +4,17 @@ Importing the package registers everything with MMEngine's root registries and m
 PyTorch (`hybrid_backbones.compat`). It imports neither mmdet, mmseg nor timm, and prints nothing.
 """
 
+import sys
+
 from . import compat
 
 compat.install()
 
-from . import backbones, engine  # noqa: E402  (compat comes first: these import MMEngine)
-from .registry import create_backbone, list_backbones  # noqa: E402
+# `python -m hybrid_backbones.doctor` runs where these fail to import, and says why. (compat comes first: they import
+# MMEngine.)
+if 'hybrid_backbones.doctor' not in sys.orig_argv:
+    from . import backbones, engine
+    from .registry import create_backbone, list_backbones
 
 __version__ = '0.1.0'
 __all__ = ['__version__', 'backbones', 'compat', 'create_backbone', 'engine', 'list_backbones']

@@ -2,10 +2,11 @@
 
 from types import ModuleType
 
-import torch
-
 from . import hooks
 from .notes import note
+
+# Instruction sets by torch's names, fastest first.
+_BF16 = {'amx_tile': 'AMX', 'avx512_bf16': 'AVX512_BF16', 'bf16': 'Arm BF16'}
 
 
 def _mend_wrapper(module: ModuleType) -> None:
@@ -15,6 +16,7 @@ def _mend_wrapper(module: ModuleType) -> None:
     original_init, original_state_dict = cls.__init__, cls.state_dict
 
     def __init__(self, loss_scale='dynamic', dtype=None, use_fsdp=False, **kwargs):
+        import torch
         from mmengine.device import get_device
 
         if get_device() != 'cpu':
@@ -40,16 +42,16 @@ def _mend_wrapper(module: ModuleType) -> None:
 
 def bf16_instructions() -> str:
     """The CPU's own bf16 arithmetic: 'AMX', 'AVX512_BF16', 'Arm BF16', or '' where float32 emulates it."""
-    features = {name: getattr(torch.cpu, f'_is_{name}_supported', lambda: False)() for name in _X86}
+    import torch
+
+    features = {name: getattr(torch.cpu, f'_is_{name}_supported', lambda: False)() for name in _BF16}
     features |= getattr(torch.cpu, 'get_capabilities', dict)()
-    return next((label for name, label in (_X86 | {'bf16': 'Arm BF16'}).items() if features.get(name)), '')
+    return next((label for name, label in _BF16.items() if features.get(name)), '')
 
 
-# By torch's names, fastest first.
-_X86 = {'amx_tile': 'AMX', 'avx512_bf16': 'AVX512_BF16'}
+def _cpu_dtype(dtype):
+    import torch
 
-
-def _cpu_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     name = str(dtype).removeprefix('torch.')
     if name not in ('None', 'float16', 'bfloat16'):
         raise ValueError(
