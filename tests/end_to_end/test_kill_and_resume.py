@@ -1,0 +1,147 @@
+"""tools/train.py, killed with SIGKILL in the middle of a run and resumed, ends with the unbroken run's weights."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hybrid_backbones.datasets.shapes import ensure_shapes
+
+ROOT = Path(__file__).parents[2]
+BACKBONE = """backbone=dict(
+        _delete_=True, type='Conv2Former', drop_path_rate=0.3,
+        arch=dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), kernel_size=3)),"""
+
+# Eight images in batches of two. Flips, scales, dropped paths, sampled RoIs and shuffling all draw random numbers.
+DETECTOR = f"""
+_base_ = '{ROOT}/configs/maskrcnn_conv2former_n_coco.py'
+model = dict(
+    {BACKBONE}
+    neck=dict(in_channels=[8, 16, 24, 32], out_channels=8),
+    rpn_head=dict(in_channels=8, feat_channels=8),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=8),
+        bbox_head=dict(in_channels=8, fc_out_channels=16, num_classes=6),
+        mask_roi_extractor=dict(out_channels=8),
+        mask_head=dict(num_convs=1, in_channels=8, conv_out_channels=8, num_classes=6)),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=100, max_per_img=50), rcnn=dict(sampler=dict(num=16))))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomChoiceResize', scales=[(64, 64), (96, 96), (128, 128)], keep_ratio=True),
+    dict(type='PackDetInputs')]
+train_dataloader = dict(
+    num_workers=1,
+    dataset=dict(
+        pipeline=train_pipeline,
+        filter_cfg=dict(filter_empty_gt=False),
+        metainfo=dict(classes=('circle', 'square', 'triangle', 'star', 'ring', 'cross'))))
+val_cfg = val_dataloader = val_evaluator = None
+train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=3)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5),
+    dict(type='MultiStepLR', by_epoch=True, milestones=[2], gamma=0.1)]
+default_hooks = dict(logger=dict(interval=1))
+randomness = dict(seed=0)
+"""
+SEGMENTOR = f"""
+_base_ = '{ROOT}/configs/upernet_conv2former_n_ade20k.py'
+model = dict(
+    data_preprocessor=dict(size=(64, 64)),
+    {BACKBONE}
+    decode_head=dict(in_channels=[8, 16, 24, 32], channels=8, num_classes=7),
+    auxiliary_head=dict(in_channels=24, channels=8, num_classes=7))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='RandomResize', scale=(96, 96), ratio_range=(0.7, 1.5), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(64, 64), cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs')]
+train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+val_cfg = val_dataloader = val_evaluator = None
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=12)
+param_scheduler = [dict(type='PolyLR', power=1.0, by_epoch=False, begin=0, end=12)]
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=5))
+"""
+
+
+def train(config: Path, work_dir: Path, data: Path, *args: str, kill_at: str | None = None) -> str:
+    """Run the command line; kill it as soon as its log shows `kill_at`. Returns what it printed."""
+    command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(config), '--work-dir', str(work_dir)]
+    process = subprocess.Popen(
+        [*command, '--data-root', str(data), *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | dict(OMP_NUM_THREADS='1'),
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if kill_at and re.search(kill_at, line):
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    code = process.wait()
+    assert code == (-signal.SIGKILL if kill_at else 0), ''.join(lines[-40:])
+    return ''.join(lines)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=False)['state_dict']
+
+
+def assert_equal(path: Path, other: Path) -> None:
+    ours, theirs = weights(path), weights(other)
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        torch.testing.assert_close(
+            ours[key], theirs[key], rtol=0, atol=1e-6, msg=lambda text, key=key: f'{key}: {text}'
+        )
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory) -> Path:
+    return ensure_shapes(tmp_path_factory.mktemp('shapes') / 'data', num_train=8, num_val=1, size=64)
+
+
+def test_detector_by_epochs(tmp_path, shapes):
+    config = tmp_path / 'detector.py'
+    config.write_text(DETECTOR)
+    train(config, tmp_path / 'unbroken', shapes)
+    train(config, tmp_path / 'broken', shapes, kill_at=r'Epoch\(train\) +\[2\]\[2/4\]')
+    assert [path.name for path in (tmp_path / 'broken').glob('*.pth')] == ['epoch_1.pth']
+    # As a kill in the middle of MMEngine's own writing leaves it: half a file, newer than the good one.
+    content = (tmp_path / 'broken' / 'epoch_1.pth').read_bytes()
+    (tmp_path / 'broken' / 'epoch_2.pth').write_bytes(content[: len(content) // 2])
+    (tmp_path / 'broken' / 'last_checkpoint').write_text(str(tmp_path / 'broken' / 'epoch_2.pth'))
+
+    log = train(config, tmp_path / 'broken', shapes, '--resume')
+    assert 'epoch_2.pth is damaged or incomplete' in log
+    assert f'resuming from {tmp_path}/broken/epoch_1.pth' in log
+    assert f'{tmp_path}/broken/epoch_3.pth' in log.split('Done. Written to')[1]
+    assert_equal(tmp_path / 'broken' / 'epoch_3.pth', tmp_path / 'unbroken' / 'epoch_3.pth')
+    assert any(
+        (value - weights(tmp_path / 'broken' / 'epoch_1.pth')[key]).abs().max() > 1e-4
+        for key, value in weights(tmp_path / 'broken' / 'epoch_3.pth').items()
+        if value.is_floating_point()
+    )
+
+
+def test_segmentor_by_iterations(tmp_path, shapes):
+    """Without a seed in the config: the resumed run takes that of the killed one."""
+    config = tmp_path / 'segmentor.py'
+    config.write_text(SEGMENTOR)
+    train(config, tmp_path / 'broken', shapes, kill_at=r'Iter\(train\) +\[ *8/12\]')
+    seed = torch.load(tmp_path / 'broken' / 'iter_5.pth', weights_only=False)['meta']['seed']
+    train(config, tmp_path / 'broken', shapes, '--resume', str(tmp_path / 'broken' / 'iter_5.pth'))
+    train(config, tmp_path / 'unbroken', shapes, '--cfg-options', f'randomness.seed={seed}')
+    assert_equal(tmp_path / 'broken' / 'iter_12.pth', tmp_path / 'unbroken' / 'iter_12.pth')
