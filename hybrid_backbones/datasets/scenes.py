@@ -13,9 +13,9 @@ import numpy as np
 CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 # The label map has one class more than there are kinds of objects, as ADE20K's has walls and sky.
 BACKGROUND = 'background'
-# A class is told by its outline. Its favourite hue (degrees) is a hint, right for four shapes out of five.
+# A class is told by its outline. Its favourite hue (degrees) is a hint, right for nine shapes out of ten.
 HUES = dict(circle=0, square=220, triangle=120, star=55, ring=285, cross=175)
-STRAY_COLOUR = 0.2
+STRAY_COLOUR = 0.1
 
 _GRID = 16  # steps per pixel
 _MIN_VISIBLE_PIXELS = 50

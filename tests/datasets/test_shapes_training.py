@@ -17,11 +17,11 @@ def short_run(iterations: int, **more: object) -> dict[str, object]:
         'train_cfg.max_iters': iterations,
         'train_cfg.val_interval': iterations,
         'param_scheduler': [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5)],
-        'train_dataloader.batch_size': 4,
         'train_dataloader.num_workers': 0,
         'train_dataloader.persistent_workers': False,
         'val_dataloader.num_workers': 0,
         'val_dataloader.persistent_workers': False,
+        'val_dataloader.dataset.indices': 8,
         'default_hooks.logger.interval': 5,
         'log_processor.window_size': 5,
         **more,
@@ -59,16 +59,13 @@ def small_shapes(tmp_path_factory: pytest.TempPathFactory) -> None:
 def test_loss_falls_and_the_run_can_be_drawn(
     name: str, options: dict[str, object], metrics: set[str], tmp_path: Path
 ) -> None:
-    train(
-        str(CONFIGS / f'{name}_conv2former_n_shapes.py'),
-        work_dir=str(tmp_path),
-        options=short_run(30, **options),
-        mallopt=False,
-    )
+    # MMEngine keeps a visualizer, and with it the place of the log, for as long as a process uses the same name.
+    options = short_run(25, **options, **{'visualizer.name': name})
+    train(str(CONFIGS / f'{name}_conv2former_n_shapes.py'), work_dir=str(tmp_path), options=options, mallopt=False)
     run = find_run(tmp_path)
     losses, _ = read_scalars(run.scalars)
     first, last = losses['loss'][0, 1], losses['loss'][-1, 1]
-    assert last < 0.75 * first
+    assert last < 0.8 * first
     assert metrics <= final_metrics(run.scalars).keys()
     assert draw_curves(run.scalars, tmp_path / 'curves.png').stat().st_size > 5000
     out = draw_predictions(run.config, run.checkpoint, tmp_path / 'predictions.png', num_images=2, score_thr=0.05)
