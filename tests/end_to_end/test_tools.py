@@ -1,0 +1,134 @@
+"""tools/test.py's and tools/train.py's work on tiny models: outputs, and clear errors for bad input before any work."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from end_to_end.tiny import DETECTOR, ROOT, SEGMENTOR
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from hybrid_backbones.datasets.checks import DataError
+from hybrid_backbones.datasets.shapes import ensure_shapes
+from hybrid_backbones.engine.run import test as run_test
+from hybrid_backbones.engine.run import train
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory) -> Path:
+    return ensure_shapes(tmp_path_factory.mktemp('shapes') / 'data', num_train=8, num_val=2, size=64)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def save_weights(config: Path, path: Path) -> Path:
+    cfg = Config.fromfile(config)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict(), meta={}), path)
+    return path
+
+
+def test_detection_outputs(tmp_path, shapes):
+    config = write(tmp_path, 'detector.py', DETECTOR)
+    checkpoint = save_weights(config, tmp_path / 'weights.pth')
+    arguments = dict(work_dir=str(tmp_path / 'work'), data_root=str(shapes), mallopt=False)
+    out, show = tmp_path / 'out.pkl', tmp_path / 'show'
+    metrics = run_test(str(config), str(checkpoint), out=str(out), show_dir=str(show), **arguments)
+    assert {'coco/bbox_mAP_50', 'coco/segm_mAP_50'} <= metrics.keys()
+    assert len(pickle.loads(out.read_bytes())) == 2
+    drawn = sorted(show.rglob('*.jpg'))
+    assert len(drawn) == 2
+    assert cv2.imread(str(drawn[0])).shape[1] > cv2.imread(str(drawn[0])).shape[0]  # truth and prediction side by side
+
+    metrics = run_test(str(config), str(checkpoint), out=str(tmp_path / 'coco.json'), **arguments)
+    assert isinstance(json.loads((tmp_path / 'coco.bbox.json').read_text()), list)
+    metrics = run_test(str(config), str(checkpoint), tta=True, **arguments)
+    assert 'coco/bbox_mAP_50' in metrics and 'coco/segm_mAP_50' not in metrics
+    with pytest.raises(ValueError, match=r'--out out\.txt: give NAME\.pkl'):
+        run_test(str(config), str(checkpoint), out='out.txt', **arguments)
+
+
+def test_segmentation_outputs(tmp_path, shapes):
+    config = write(tmp_path, 'segmentor.py', SEGMENTOR)
+    checkpoint = save_weights(config, tmp_path / 'weights.pth')
+    arguments = dict(work_dir=str(tmp_path / 'work'), data_root=str(shapes), mallopt=False)
+    out, show = tmp_path / 'out', tmp_path / 'show'
+    options = {'tta_pipeline.1.transforms.0': [dict(type='Resize', scale=(64, 64), keep_ratio=True)]}
+    metrics = run_test(str(config), str(checkpoint), out=str(out), show_dir=str(show), **arguments)
+    assert 'mIoU' in metrics
+    labels = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in out.glob('*.png')]
+    assert [label.shape for label in labels] == [(64, 64)] * 2
+    assert all(label.min() >= 1 and label.max() <= 7 for label in labels)  # as in ADE20K's files, 0 is other
+    assert len(list(show.rglob('*.png'))) == 2
+    assert 'mIoU' in run_test(str(config), str(checkpoint), tta=True, options=options, **arguments)
+    with pytest.raises(ValueError, match='give a folder'):
+        run_test(str(config), str(checkpoint), out='out.pkl', **arguments)
+
+
+def test_checkpoint_of_another_model(tmp_path, shapes):
+    config = write(tmp_path, 'detector.py', DETECTOR)
+    other = write(tmp_path, 'other.py', DETECTOR.replace('depths=(1, 1, 2, 1)', 'depths=(1, 1, 3, 1)'))
+    checkpoint = save_weights(other, tmp_path / 'other.pth')
+    arguments = dict(work_dir=str(tmp_path / 'work'), data_root=str(shapes), mallopt=False)
+    with pytest.raises(ValueError, match=r'other\.pth is a checkpoint of another model(?s:.*)backbone\.stages\.2\.2'):
+        run_test(str(config), str(checkpoint), **arguments)
+    with pytest.raises(FileNotFoundError, match='no checkpoint absent.pth'):
+        run_test(str(config), 'absent.pth', **arguments)
+
+
+def test_wrong_neck_channels(tmp_path, shapes):
+    text = DETECTOR.replace('neck=dict(in_channels=[8, 16, 24, 32]', 'neck=dict(in_channels=[8, 16, 24, 64]')
+    config = write(tmp_path, 'detector.py', text)
+    with pytest.raises(
+        ValueError, match=r'in_channels is \[8, 16, 24, 64\], but Conv2Former puts out \(8, 16, 24, 32\)'
+    ):
+        train(str(config), work_dir=str(tmp_path / 'work'), data_root=str(shapes), mallopt=False)
+
+
+def test_damaged_image_is_named(tmp_path, shapes):
+    data = tmp_path / 'data'
+    shutil.copytree(shapes, data)
+    damaged = sorted((data / 'train2017').iterdir())[3]
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    config = write(tmp_path, 'detector.py', DETECTOR)
+    with pytest.raises(OSError, match=rf'LoadImageFromFile could not read {damaged}'):
+        train(str(config), work_dir=str(tmp_path / 'work'), data_root=str(data), mallopt=False)
+
+
+@pytest.mark.parametrize('problem', ['data', 'work_dir'])
+def test_refused_before_the_model_is_built(tmp_path, shapes, monkeypatch, problem):
+    monkeypatch.setattr('hybrid_backbones.engine.run.Runner', None)
+    config = write(tmp_path, 'detector.py', DETECTOR)
+    if problem == 'data':
+        data = tmp_path / 'data'
+        shutil.copytree(shapes, data)
+        annotations = data / 'annotations' / 'instances_train2017.json'
+        annotations.unlink()
+        with pytest.raises(DataError, match=f'no file {annotations}'):
+            train(str(config), work_dir=str(tmp_path / 'work'), data_root=str(data), mallopt=False)
+    else:
+        with pytest.raises(PermissionError, match='--work-dir'):
+            train(str(config), work_dir=str(config / 'work'), data_root=str(shapes), mallopt=False)
+
+
+def test_configs_do_not_depend_on_our_tools(tmp_path, shapes):
+    """mmdet's own tools/train.py builds a runner from the config as it is; `custom_imports` brings the rest."""
+    from mmengine.runner import Runner
+
+    from hybrid_backbones.datasets.roots import set_data_root
+
+    cfg = Config.fromfile(write(tmp_path, 'detector.py', DETECTOR))
+    set_data_root(cfg, str(shapes))
+    cfg.work_dir, cfg.launcher = str(tmp_path / 'work'), 'none'
+    cfg.train_cfg.max_epochs = 1
+    Runner.from_cfg(cfg).train()
+    assert (tmp_path / 'work' / 'epoch_1.pth').is_file()
+    assert str(ROOT) not in (tmp_path / 'work' / 'detector.py').read_text()
