@@ -61,14 +61,13 @@ def test_segmentation_outputs(tmp_path, shapes):
     checkpoint = save_weights(config, tmp_path / 'weights.pth')
     arguments = dict(work_dir=str(tmp_path / 'work'), data_root=str(shapes), mallopt=False)
     out, show = tmp_path / 'out', tmp_path / 'show'
-    options = {'tta_pipeline.1.transforms.0': [dict(type='Resize', scale=(64, 64), keep_ratio=True)]}
     metrics = run_test(str(config), str(checkpoint), out=str(out), show_dir=str(show), **arguments)
     assert 'mIoU' in metrics
     labels = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in out.glob('*.png')]
     assert [label.shape for label in labels] == [(64, 64)] * 2
     assert all(label.min() >= 1 and label.max() <= 7 for label in labels)  # as in ADE20K's files, 0 is other
     assert len(list(show.rglob('*.png'))) == 2
-    assert 'mIoU' in run_test(str(config), str(checkpoint), tta=True, options=options, **arguments)
+    assert 'mIoU' in run_test(str(config), str(checkpoint), tta=True, **arguments)
     with pytest.raises(ValueError, match='give a folder'):
         run_test(str(config), str(checkpoint), out='out.pkl', **arguments)
 
@@ -80,7 +79,7 @@ def test_checkpoint_of_another_model(tmp_path, shapes):
     arguments = dict(work_dir=str(tmp_path / 'work'), data_root=str(shapes), mallopt=False)
     with pytest.raises(ValueError, match=r'other\.pth is a checkpoint of another model(?s:.*)backbone\.stages\.2\.2'):
         run_test(str(config), str(checkpoint), **arguments)
-    with pytest.raises(FileNotFoundError, match='no checkpoint absent.pth'):
+    with pytest.raises(FileNotFoundError, match=r'no checkpoint absent\.pth'):
         run_test(str(config), 'absent.pth', **arguments)
 
 
