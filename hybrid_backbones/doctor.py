@@ -205,6 +205,7 @@ def _train_one_step() -> None:
     config = Config.fromstring("_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'", '.py').model
     config.backbone = dict(type='Conv2Former', arch='nano')
     config.neck.in_channels = [64, 128, 256, 512]
+    config.train_cfg.rcnn.sampler.num = 16  # RoIs: enough to pass through every head
     model = MODELS.build(config).train()
     sample = DetDataSample(metainfo=dict(img_shape=(128, 128), ori_shape=(128, 128), scale_factor=(1.0, 1.0)))
     sample.gt_instances = InstanceData(

@@ -73,6 +73,9 @@ def _watch(spec: importlib.machinery.ModuleSpec) -> None:
     execute = spec.loader.exec_module
 
     def exec_module(module: ModuleType) -> None:
+        if module.__spec__ is not spec:  # some loaders (of zip files) are shared by their modules
+            execute(module)
+            return
         with ExitStack() as stack:
             for context in _around.get(spec.name, ()):
                 stack.enter_context(context())

@@ -58,15 +58,21 @@ def _module_folder(name: str) -> str:
 
 
 def _mend_package_utils(module: ModuleType) -> None:
-    if importlib.util.find_spec('pkg_resources') is not None:
+    if _has_pkg_resources():
         return
     for function in (is_installed, package2module, get_installed_path):
         hooks.rebind(getattr(module, function.__name__), function)
-        setattr(module, function.__name__, function)
     note(
         'packages',
-        'this setuptools has no pkg_resources; `mmdet::` and `mmseg::` config bases are found by importlib.metadata',
+        "packages and `mmdet::`, `mmseg::` config bases are found by importlib.metadata, not setuptools' pkg_resources",
     )
+
+
+def _has_pkg_resources() -> bool:
+    """Whether setuptools has it still, and without the warnings that releases from 80 on give to whoever imports it."""
+    if importlib.util.find_spec('pkg_resources') is None:
+        return False
+    return int(metadata.version('setuptools').split('.')[0]) < 80
 
 
 def _find_loader(fullname: str):

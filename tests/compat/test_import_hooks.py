@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import sys
+import zipfile
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 
@@ -89,6 +90,19 @@ def test_replace_decides_for_present_and_absent_modules(module):
         del sys.modules[asked]
     assert [found is not None for found in seen] == [True, False]
     assert record == []
+
+
+def test_modules_of_a_zip_file_share_a_loader(module, tmp_path, monkeypatch):
+    record = module[1]
+    with zipfile.ZipFile(tmp_path / 'two.zip', 'w') as file:
+        for name in ('zipped_one', 'zipped_two'):
+            file.writestr(f'{name}.py', '')
+    monkeypatch.syspath_prepend(tmp_path / 'two.zip')
+    for name in ('zipped_one', 'zipped_two'):
+        hooks.after(name, lambda imported: record.append(imported.__name__))
+        importlib.import_module(name)
+        monkeypatch.delitem(sys.modules, name)
+    assert record == ['zipped_one', 'zipped_two']
 
 
 def test_other_modules_are_left_alone(module):

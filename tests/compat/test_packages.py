@@ -63,15 +63,22 @@ def test_config_bases(fresh, tmp_path, imported_before):
     assert fresh(textwrap.dedent(code), str(tmp_path)).split() == ['MaskRCNN', 'EncoderDecoder', 'MaskRCNN', 'True']
 
 
-def test_setuptools_with_pkg_resources_is_left_alone(fresh, tmp_path):
+@pytest.mark.parametrize(
+    ('version', 'owner'), [('79.0.1', 'mmengine.utils.package_utils'), ('81.0.0', packages.__name__)]
+)
+def test_setuptools_that_have_pkg_resources(fresh, tmp_path, version, owner):
+    """They are left alone while it does not warn about its end."""
     (tmp_path / 'pkg_resources.py').write_text('')
+    info = tmp_path / f'setuptools-{version}.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: setuptools\nVersion: {version}\n')
     code = """
         import sys
         sys.path.insert(0, sys.argv[1])
         import hybrid_backbones, mmengine.utils
-        print(mmengine.utils.is_installed.__module__, hybrid_backbones.compat.notes.get('packages'))
+        print(mmengine.utils.is_installed.__module__)
     """
-    assert fresh(textwrap.dedent(code), str(tmp_path)) == 'mmengine.utils.package_utils None\n'
+    assert fresh(textwrap.dedent(code), str(tmp_path)).strip() == owner
 
 
 def test_find_loader_of_python_3_14(fresh):
