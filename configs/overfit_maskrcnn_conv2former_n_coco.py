@@ -41,8 +41,8 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     # `instances` is the truth, from which the metric is computed for want of an annotation file of these eight images.
     dict(
         type='PackDetInputs',
