@@ -20,7 +20,7 @@ def main() -> None:
             run.config, run.checkpoint, args.work_dir / 'predictions.png', args.num_images, args.score_thr
         ),
     ]
-    print(f'\nOn the validation split, {run.checkpoint.name}:')
+    print('\nLast validation:')
     for name, value in final_metrics(run.scalars).items():
         print(f'  {name:<20} {value:.3f}')
     print('Pictures:')
