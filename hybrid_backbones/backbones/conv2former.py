@@ -45,25 +45,19 @@ def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, T
     return grad @ weight, flat.t() @ x.flatten(0, 2), flat.sum(0)
 
 
-def _gelu(x: Tensor, keep: bool) -> Tensor:
-    """GELU, over `x` itself unless that is to be kept: a fresh buffer costs a CPU more than the arithmetic."""
-    return F.gelu(x) if keep else torch.ops.aten.gelu_(x)
-
-
 # The two functions below hold the memory of training: of everything between their first and last layer they keep only
 # what a matrix product or convolution would have to make again (3 and 8 maps of C channels instead of 6 and 17), and
 # repeat the element-wise steps in the backward pass. Maps are (N, H, W, C).
 
 
 class _ModulateProject(Function):
-    """`linear(depthwise(gelu(a)) * v)`, the attention behind its first layers. Without `keep`, `a` is overwritten."""
+    """`linear(depthwise(gelu(a)) * v)`, the attention behind its first layers."""
 
     @staticmethod
-    def forward(ctx, a, v, dw_weight, dw_bias, weight, bias, keep):
-        modulation = depthwise(_gelu(a, keep), dw_weight, dw_bias)
-        if keep:
-            ctx.save_for_backward(a, v, modulation, dw_weight, weight)
-        return F.linear(modulation * v if keep else modulation.mul_(v), weight, bias)
+    def forward(ctx, a, v, dw_weight, dw_bias, weight, bias):
+        modulation = depthwise(F.gelu(a), dw_weight, dw_bias)
+        ctx.save_for_backward(a, v, modulation, dw_weight, weight)
+        return F.linear(modulation * v, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -73,19 +67,18 @@ class _ModulateProject(Function):
         grad_v = grad_product * modulation
         grad_a, grad_dw_weight, grad_dw_bias = depthwise_backward(grad_product.mul_(v), F.gelu(a), dw_weight)
         grad_a = torch.ops.aten.gelu_backward(grad_a, a)
-        return grad_a, grad_v, grad_dw_weight, grad_dw_bias, grad_weight, grad_bias, None
+        return grad_a, grad_v, grad_dw_weight, grad_dw_bias, grad_weight, grad_bias
 
 
 class _MixProject(Function):
-    """`linear(y + gelu(depthwise(y)))` with `y = gelu(h)`, the MLP behind its first layer, likewise."""
+    """`linear(y + gelu(depthwise(y)))` with `y = gelu(h)`, the MLP behind its first layer."""
 
     @staticmethod
-    def forward(ctx, h, dw_weight, dw_bias, weight, bias, keep):
-        y = _gelu(h, keep)
+    def forward(ctx, h, dw_weight, dw_bias, weight, bias):
+        y = F.gelu(h)
         local = depthwise(y, dw_weight, dw_bias)
-        if keep:
-            ctx.save_for_backward(h, local, dw_weight, weight)
-        return F.linear(y.add_(_gelu(local, keep)), weight, bias)
+        ctx.save_for_backward(h, local, dw_weight, weight)
+        return F.linear(y.add_(F.gelu(local)), weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -96,11 +89,17 @@ class _MixProject(Function):
         grad_local = torch.ops.aten.gelu_backward(grad_sum, local)
         grad_y, grad_dw_weight, grad_dw_bias = depthwise_backward(grad_local, y, dw_weight)
         grad_h = torch.ops.aten.gelu_backward(grad_y.add_(grad_sum), h)
-        return grad_h, grad_dw_weight, grad_dw_bias, grad_weight, grad_bias, None
+        return grad_h, grad_dw_weight, grad_dw_bias, grad_weight, grad_bias
 
 
 def _pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
     return F.linear(x, conv.weight.flatten(1), conv.bias)
+
+
+def _add_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """`x += linear(y, weight, bias)`, accumulated by the matrix product itself."""
+    x.flatten(0, 2).addmm_(y.flatten(0, 2), weight.t())
+    x.add_(bias)
 
 
 def _weights(x: Tensor, depthwise_conv: nn.Conv2d, last: nn.Conv2d, scale: Tensor | None) -> list[Tensor]:
@@ -125,11 +124,21 @@ class ConvAttention(nn.Module):
         self.v = nn.Conv2d(dim, dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)
 
+    def _first(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.norm(x)
+        return _pointwise(x, self.att[0]), _pointwise(x, self.v)
+
     def forward(self, x: Tensor, scale: Tensor | None) -> Tensor:
         """`scale * proj(att(norm(x)) * v(norm(x)))` for (N, H, W, C)."""
-        x = self.norm(x)
-        a, v = _pointwise(x, self.att[0]), _pointwise(x, self.v)
-        return _ModulateProject.apply(a, v, *_weights(a, self.att[2], self.proj, scale), torch.is_grad_enabled())
+        a, v = self._first(x)
+        return _ModulateProject.apply(a, v, *_weights(a, self.att[2], self.proj, scale))
+
+    def add_to(self, x: Tensor, scale: Tensor | None) -> None:
+        """`x += forward(x, scale)` without gradients: fresh buffers cost a CPU more than the arithmetic on them."""
+        a, v = self._first(x)
+        dw_weight, dw_bias, weight, bias = _weights(a, self.att[2], self.proj, scale)
+        modulation = depthwise(torch.ops.aten.gelu_(a), dw_weight, dw_bias)
+        _add_linear(x, modulation.mul_(v), weight, bias)
 
 
 class ConvMLP(nn.Module):
@@ -145,11 +154,19 @@ class ConvMLP(nn.Module):
     def forward(self, x: Tensor, scale: Tensor | None) -> Tensor:
         """`scale * fc2(y + gelu(pos(y)))` with `y = gelu(fc1(norm(x)))`, for (N, H, W, C)."""
         h = _pointwise(self.norm(x), self.fc1)
-        return _MixProject.apply(h, *_weights(h, self.pos, self.fc2, scale), torch.is_grad_enabled())
+        return _MixProject.apply(h, *_weights(h, self.pos, self.fc2, scale))
+
+    def add_to(self, x: Tensor, scale: Tensor | None) -> None:
+        """`x += forward(x, scale)` without gradients."""
+        h = _pointwise(self.norm(x), self.fc1)
+        dw_weight, dw_bias, weight, bias = _weights(h, self.pos, self.fc2, scale)
+        y = torch.ops.aten.gelu_(h)
+        y.add_(torch.ops.aten.gelu_(depthwise(y, dw_weight, dw_bias)))
+        _add_linear(x, y, weight, bias)
 
 
 class Block(nn.Module):
-    """Two residual branches, each scaled per channel; (N, H, W, C) in and out."""
+    """Two residual branches, each scaled per channel; (N, H, W, C) in and out. In inference `x` is overwritten."""
 
     def __init__(self, dim: int, kernel_size: int, drop_path: float, layer_scale_init: float) -> None:
         super().__init__()
@@ -160,8 +177,12 @@ class Block(nn.Module):
         self.layer_scale_2 = nn.Parameter(torch.full((dim,), layer_scale_init))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(x, self.layer_scale_1))
-        return x + self.drop_path(self.mlp(x, self.layer_scale_2))
+        if self.training or torch.is_grad_enabled():
+            x = x + self.drop_path(self.attn(x, self.layer_scale_1))
+            return x + self.drop_path(self.mlp(x, self.layer_scale_2))
+        self.attn.add_to(x, self.layer_scale_1)
+        self.mlp.add_to(x, self.layer_scale_2)
+        return x
 
     @torch.no_grad()
     def fuse(self) -> None:
@@ -265,7 +286,7 @@ class Conv2Former(PyramidBackbone):
 
     def forward_stage(self, x: Tensor, index: int) -> Tensor:
         x = self.downsample_layers[index](x)
-        x = x.permute(0, 2, 3, 1)
+        x = x.permute(0, 2, 3, 1).contiguous()
         for block in self.stages[index]:
             x = self.run_block(block, x)
         return x.permute(0, 3, 1, 2)

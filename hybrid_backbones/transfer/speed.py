@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from ..registry import create_backbone, list_backbones
 
 MEMORY_FORMATS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
+# A CPU's allocator has all its pages after three runs.
+WARM_UP = 3
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -77,7 +79,7 @@ def compare(
         memory_format: Of the input and the weights of timm's networks; ours choose their own.
         train: Forward and backward through the sum of all maps, instead of inference.
         fuse: Fold what folds for inference in ours.
-        iterations: Timed ones, after one to warm up.
+        iterations: Timed ones, after `WARM_UP`.
         progress: Called with a line per network and iteration.
     """
     layout = MEMORY_FORMATS[memory_format]
@@ -86,8 +88,9 @@ def compare(
     for name in names:
         network = create_network(name, fuse).to(device, memory_format=layout).train(train)
         steps.append(_step(network, image, DTYPES[dtype], train))
-    for name, step in zip(names, steps, strict=True):
-        progress(f'warm-up {name}: {_timed(step, device):.3f} s')
+    for i in range(WARM_UP):
+        for name, step in zip(names, steps, strict=True):
+            progress(f'warm-up {i + 1}/{WARM_UP} {name}: {_timed(step, device):.3f} s')
     seconds: list[list[float]] = [[] for _ in names]
     for i in range(iterations):
         for name, step, times in zip(names, steps, seconds, strict=True):
