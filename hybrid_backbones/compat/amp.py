@@ -1,4 +1,4 @@
-"""Mixed precision on a CPU: MMEngine's `AmpOptimWrapper` refuses one, though bf16 autocast works there."""
+"""bf16: MMEngine's `AmpOptimWrapper` refuses CPUs, though autocast works there; mmdet rounds regions to 8 bits."""
 
 from types import ModuleType
 
@@ -40,6 +40,25 @@ def _mend_wrapper(module: ModuleType) -> None:
     cls.__init__, cls.state_dict = __init__, state_dict
 
 
+def _mend_extractor(module: ModuleType) -> None:
+    cls = module.SingleRoIExtractor
+    original = cls.forward
+    if original.__module__ == __name__:
+        return
+
+    def forward(self, feats, rois, roi_scale_factor=None):
+        import torch
+
+        # mmdet gives regions the features' dtype; bf16 has 8 bits, and 1003 pixels become 1004.
+        dtype = feats[0].dtype
+        if dtype is torch.bfloat16:
+            note('regions', 'mmdet would round the corners of regions to bfloat16; their features are float32')
+            feats = tuple(feat.float() for feat in feats)
+        return original(self, feats, rois, roi_scale_factor).to(dtype)
+
+    cls.forward = forward
+
+
 def bf16_instructions() -> str:
     """The CPU's own bf16 arithmetic: 'AMX', 'AVX512_BF16', 'Arm BF16', or '' where float32 emulates it."""
     import torch
@@ -63,3 +82,4 @@ def _cpu_dtype(dtype):
 
 def install() -> None:
     hooks.after('mmengine.optim.optimizer.amp_optimizer_wrapper', _mend_wrapper)
+    hooks.after('mmdet.models.roi_heads.roi_extractors.single_level_roi_extractor', _mend_extractor)

@@ -79,3 +79,17 @@ def test_bf16_instructions(monkeypatch, features, expected):
         monkeypatch.delattr(torch.cpu, name, raising=False)
     monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: features, raising=False)
     assert bf16_instructions() == expected
+
+
+def test_regions_keep_their_coordinates_among_bf16_features():
+    from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+
+    layer = dict(type='RoIAlign', output_size=2, sampling_ratio=1)
+    extractor = SingleRoIExtractor(layer, out_channels=1, featmap_strides=[4])
+    # The value of a pixel is its column, which bf16 holds exactly.
+    features = (torch.arange(255.0).expand(1, 1, 8, 255)).contiguous()
+    rois = torch.tensor([[0, 985.0, 0, 1003.0, 20.0]])  # bf16 would make 984 and 1004 of them
+    expected = extractor((features,), rois)
+    actual = extractor((features.bfloat16(),), rois)
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual, expected.bfloat16(), rtol=0, atol=0)
