@@ -118,4 +118,4 @@ def test_trains_and_predicts(name):
     else:
         prediction = results[0].pred_instances
         assert prediction.bboxes.shape[1] == 4
-        assert prediction.masks.shape[1:] == results[0].ori_shape[:2]
+        assert tuple(prediction.masks.shape[1:]) == tuple(results[0].ori_shape[:2])
