@@ -33,6 +33,6 @@ test_dataloader = val_dataloader
 
 default_hooks = dict(
     logger=dict(interval=10, log_metric_by_epoch=False),
-    checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=150, max_keep_ckpts=1),
+    checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=125, max_keep_ckpts=1),
 )
 log_processor = dict(window_size=10, by_epoch=False)

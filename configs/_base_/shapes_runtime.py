@@ -6,12 +6,12 @@ _base_ = './runtime.py'
 embedded_data = 'shapes'
 randomness = dict(seed=0)
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=600, val_interval=150)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=500, val_interval=125)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=600, eta_min_ratio=0.01),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=500, eta_min_ratio=0.01),
 ]
 optim_wrapper = dict(
     type='OptimWrapper',
