@@ -34,11 +34,19 @@ def _mend_loader(module: ModuleType) -> None:
                 'checkpoints are read with weights_only=True, and HistoryBuffer and NumPy arrays allowed in them',
             )
             try:
-                return original(cls, filename, map_location, logger)
+                return _inert(original(cls, filename, map_location, logger))
             except pickle.UnpicklingError as error:
                 raise pickle.UnpicklingError(_explain(str(filename), error)) from None
 
     cls.load_checkpoint = classmethod(load_checkpoint)
+
+
+def _inert(checkpoint):
+    """`checkpoint` without the text of a config, which `Runner.resume` would execute; MMEngine >= 0.2 writes none."""
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    if isinstance(meta, dict):
+        meta.pop('config', None)
+    return checkpoint
 
 
 @contextmanager

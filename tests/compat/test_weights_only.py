@@ -186,3 +186,13 @@ def test_not_a_checkpoint(tmp_path):
     (tmp_path / 'page.pth').write_text('<html>404</html>')
     with pytest.raises(pickle.UnpicklingError, match=r'page\.pth cannot be read as a checkpoint'):
         CheckpointLoader.load_checkpoint(str(tmp_path / 'page.pth'))
+
+
+def test_the_text_of_a_config_is_not_executed_on_resuming(tmp_path, checkpoint):
+    content = torch.load(checkpoint, weights_only=False)
+    content['meta']['config'] = f'import os\nos.mkdir({str(tmp_path / "exploded")!r})'
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    runner = _runner(tmp_path, epochs=2, load_from=str(tmp_path / 'epoch_1.pth'), resume=True)
+    runner.train()
+    assert runner.epoch == 2
+    assert not (tmp_path / 'exploded').exists()
