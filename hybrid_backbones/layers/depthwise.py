@@ -15,6 +15,16 @@ _SLOW_ON_CPU = {
 }
 
 
+def _at_a_time(x: Tensor, weight: Tensor) -> int:
+    """Channels to convolve together.
+
+    The rows under a large kernel outgrow a CPU's second-level cache: at 200x336 pixels, 72 channels and a kernel of 11,
+    parts of 24 channels take 0.85 of the time forward and 0.45 backward.
+    """
+    large = weight.shape[-1] >= 9 and x.is_cpu and not torch.compiler.is_compiling()
+    return 24 if large and x.shape[1] * x.shape[2] >= 10_000 else weight.shape[0]
+
+
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Same-size depthwise convolution.
 
@@ -31,6 +41,17 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         with torch.autocast('cpu', enabled=False):
             bias = None if bias is None else bias.float()
             return depthwise(x.float(), weight.float(), bias).to(x.dtype)
+    step = _at_a_time(x, weight)
+    if step >= weight.shape[0]:
+        return _convolve(x, weight, bias)
+    out = torch.empty_like(x)
+    for start in range(0, weight.shape[0], step):
+        part = slice(start, start + step)
+        out[..., part] = _convolve(x[..., part].contiguous(), weight[part], None if bias is None else bias[part])
+    return out
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     out = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
     return out.permute(0, 2, 3, 1)
 
@@ -40,8 +61,23 @@ def depthwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor,
     dtype = x.dtype
     if x.is_cpu and dtype in _SLOW_ON_CPU:
         grad, x, weight = grad.float(), x.float(), weight.float()
+    step = _at_a_time(x, weight)
+    if step >= weight.shape[0]:
+        grads = _convolve_backward(grad, x, weight)
+    else:
+        parts = [slice(start, start + step) for start in range(0, weight.shape[0], step)]
+        of_parts = [
+            _convolve_backward(grad[..., part].contiguous(), x[..., part].contiguous(), weight[part]) for part in parts
+        ]
+        grads = [torch.cat(g, dim) for g, dim in zip(zip(*of_parts, strict=True), (-1, 0, 0), strict=True)]
+    grad_x, grad_weight, grad_bias = (g.to(dtype) for g in grads)
+    # The view gives the axis of length one its usual stride, which DistributedDataParallel compares.
+    return grad_x, grad_weight.flatten().view_as(weight), grad_bias
+
+
+def _convolve_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     channels, pad = weight.shape[0], weight.shape[-1] // 2
-    grads = torch.ops.aten.convolution_backward(
+    grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad.permute(0, 3, 1, 2),
         x.permute(0, 3, 1, 2),
         weight,
@@ -54,6 +90,4 @@ def depthwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor,
         channels,
         [True, True, True],
     )
-    grad_x, grad_weight, grad_bias = (g.to(dtype) for g in grads)
-    # The view gives the axis of length one its usual stride, which DistributedDataParallel compares.
-    return grad_x.permute(0, 2, 3, 1), grad_weight.flatten().view_as(weight), grad_bias
+    return grad_x.permute(0, 2, 3, 1), grad_weight, grad_bias

@@ -1,0 +1,30 @@
+"""The depthwise convolution and its hand-written backward pass are torch's, in parts or whole."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hybrid_backbones.layers.depthwise import depthwise, depthwise_backward
+
+
+# 101x102 pixels under a kernel of 9 are convolved in parts of 24 channels, here with two left over.
+@pytest.mark.parametrize(('size', 'channels', 'kernel'), [((101, 102), 50, 9), ((101, 102), 8, 9), ((7, 5), 50, 11)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_outputs_and_gradients_are_those_of_conv2d(size, channels, kernel, dtype):
+    x = torch.randn(2, channels, *size).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(channels, 1, kernel, kernel).div(kernel).to(dtype).requires_grad_()
+    bias = torch.randn(channels).to(dtype).requires_grad_()
+    # In float32: torch's own bf16 convolution is what the function avoids where the CPU has none.
+    expected = F.conv2d(x.float(), weight.float(), bias.float(), padding=kernel // 2, groups=channels)
+    grad = torch.randn_like(expected).to(dtype)
+    expected_grads = torch.autograd.grad(expected, (x, weight, bias), grad.float())
+
+    rows = x.detach().permute(0, 2, 3, 1)
+    actual = depthwise(rows, weight.detach(), bias.detach())
+    grads = depthwise_backward(grad.permute(0, 2, 3, 1), rows, weight.detach())
+    tolerance = dict(rtol=1e-4, atol=1e-3) if dtype == torch.float32 else dict(rtol=2e-2, atol=5e-2)
+    torch.testing.assert_close(actual.permute(0, 3, 1, 2).float(), expected, **tolerance)
+    torch.testing.assert_close(grads[0].permute(0, 3, 1, 2), expected_grads[0], **tolerance)
+    for a, b in zip(grads[1:], expected_grads[1:], strict=True):
+        assert a.shape == b.shape
+        assert (a.float() - b.float()).norm() < (1e-5 if dtype == torch.float32 else 1e-2) * b.float().norm()
