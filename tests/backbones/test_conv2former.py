@@ -118,6 +118,18 @@ def test_gradients_are_those_of_the_definition(size):
     torch.testing.assert_close(torch.autograd.grad(actual, inputs, grad), torch.autograd.grad(expected, inputs, grad))
 
 
+@pytest.mark.parametrize('grad', [True, False])
+def test_large_maps_take_the_same_values(grad):
+    block = Block(8, kernel_size=9, drop_path=0.0, layer_scale_init=1.0).eval()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(1, 8, 224, 225)
+    with torch.set_grad_enabled(grad):
+        expected = definition(block, x)
+        actual = block(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     block = Block(8, kernel_size=3, drop_path=0.5, layer_scale_init=1.0).train()
     x = torch.randn(1, 5, 5, 8).expand(400, -1, -1, -1)
