@@ -101,7 +101,8 @@ def _pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 def _add_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> None:
     """`x += linear(y, weight, bias)`, accumulated by the matrix product itself."""
-    x.flatten(0, 2).addmm_(y.flatten(0, 2), weight.t())
+    # A view or an error: `flatten` would copy a map of another layout, and the sum would be lost.
+    x.view(-1, x.shape[-1]).addmm_(y.flatten(0, 2), weight.t())
     x.add_(bias)
 
 

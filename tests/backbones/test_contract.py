@@ -237,6 +237,12 @@ def test_bf16_autocast_agrees_with_fp32(name):
         maps = network(image)
     for a, b in zip(maps, expected, strict=True):
         assert (a.float() - b).norm() < 0.05 * b.norm()
+    network.eval()
+    with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
+        inferred = network(image)
+    for a, b in zip(inferred, network(image), strict=True):
+        assert (a.float() - b).norm() < 0.05 * b.norm()
+    network.train()
     loss_of(maps).backward()
     half = grads_of(network)
     network.zero_grad()
