@@ -1,7 +1,7 @@
 """UperNet with Conv2Former-N on `shapes`, from scratch in minutes on two CPU cores.
 
-The heads have 64 channels instead of 512 and 256, for speed, and GroupNorm instead of SyncBN: batches of two are too
-small for the statistics of pooled maps of one pixel.
+The heads have 64 channels instead of 512 and 256, for speed, and GroupNorm instead of SyncBN: a batch is too small
+for the statistics of pooled maps of one pixel.
 """
 
 _base_ = ['mmseg::_base_/models/upernet_r50.py', './_base_/shapes_segmentation.py']

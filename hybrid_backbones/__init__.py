@@ -14,7 +14,7 @@ compat.install()
 # MMEngine.)
 if 'hybrid_backbones.doctor' not in sys.orig_argv:
     from . import backbones, engine
-    from .registry import create_backbone, list_backbones
+    from .registry import create_backbone, create_classifier, list_backbones
 
 __version__ = '0.1.0'
-__all__ = ['__version__', 'backbones', 'compat', 'create_backbone', 'engine', 'list_backbones']
+__all__ = ['__version__', 'backbones', 'compat', 'create_backbone', 'create_classifier', 'engine', 'list_backbones']

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mmengine.registry import MODELS
 
 if TYPE_CHECKING:
+    from .backbones.classifier import Classifier
     from .backbones.pyramid import PyramidBackbone
 
 # name -> (class, the options that the name stands for)
@@ -42,11 +43,40 @@ def create_backbone(name: str, checkpoint: str | Path | None = None, **options: 
     Raises:
         ValueError: Unknown name.
     """
-    if name not in _BACKBONES:
-        raise ValueError(f'unknown backbone {name!r}; choose one of {", ".join(list_backbones())}')
-    cls, defaults = _BACKBONES[name]
+    cls, defaults = _find(name)
     if checkpoint is not None:
         options['init_cfg'] = dict(type='Pretrained', checkpoint=str(checkpoint))
     backbone = cls(**{**defaults, **options})
     backbone.init_weights()
     return backbone
+
+
+def create_classifier(
+    name: str, num_classes: int = 1000, checkpoint: str | Path | None = None, **options: Any
+) -> 'Classifier':
+    """Build a backbone with its authors' classification head, so that published files can be checked by their logits.
+
+    Args:
+        name: One of :func:`list_backbones`.
+        num_classes: Classes of the head.
+        checkpoint: File or URL of weights, as published by the authors: trunk and head, nothing left over.
+        **options: The backbone's options, over those that the name stands for.
+
+    Raises:
+        ValueError: Unknown name.
+        CheckpointError: The file is damaged, or of another architecture or number of classes.
+    """
+    from .backbones.classifier import Classifier
+    from .checkpoints import load_pretrained
+
+    cls, defaults = _find(name)
+    classifier = Classifier(cls(**{**defaults, **cls.classifier_options, **options}), num_classes)
+    if checkpoint is not None:
+        load_pretrained(classifier, checkpoint)
+    return classifier
+
+
+def _find(name: str) -> tuple[type, dict[str, Any]]:
+    if name not in _BACKBONES:
+        raise ValueError(f'unknown backbone {name!r}; choose one of {", ".join(list_backbones())}')
+    return _BACKBONES[name]

@@ -50,6 +50,14 @@ class Golden:
         assert list(output.shape) == expected['shape']
         flat = output.contiguous().flatten()
         samples = flat[np.linspace(0, flat.numel() - 1, 256).astype(np.int64)]
-        tolerance = max(2e-5, 4 * expected['fp32_vs_fp64_max_abs_diff'])
-        difference = (samples - torch.from_numpy(self.samples[f'{name}/samples'])).abs().max().item()
+        self._compare(name, samples, f'{name}/samples')
+
+    def check_logits(self, logits: Tensor) -> None:
+        """Compare the first 64 logits of the one image."""
+        assert list(logits.shape) == [1, 1000]
+        self._compare('logits', logits[0, :64], 'logits64')
+
+    def _compare(self, name: str, values: Tensor, key: str) -> None:
+        tolerance = max(2e-5, 4 * self.meta['outputs'][name]['fp32_vs_fp64_max_abs_diff'])
+        difference = (values - torch.from_numpy(self.samples[key])).abs().max().item()
         assert difference <= tolerance, f'{name}: off by {difference:.1e}, allowed {tolerance:.1e}'

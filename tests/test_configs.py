@@ -1,5 +1,6 @@
 """Every published config: it fits together, and the small ones take a training step and predict."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,14 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from hybrid_backbones import create_backbone, list_backbones
 from hybrid_backbones.engine.model_checks import check_channels
 
 FOLDER = Path(__file__).parents[1] / 'configs'
+# Pretrained on ImageNet-22k at larger images: UperNet crops 640 pixels, as ConvNeXt-L.
+LARGE = {'conv2former_l'}
+# Options of their family's configs rather than configs of their own.
+WITHOUT_CONFIG = {'conv2former_b_k7'}
 CONFIGS = sorted(path.stem for pattern in ('*_coco.py', '*_ade20k.py') for path in FOLDER.glob(pattern))
 
 
@@ -25,12 +31,21 @@ def build(cfg: Config) -> nn.Module:
         return revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
+def backbone_of(name: str) -> str:
+    """`cvt_13` of `maskrcnn_cvt_13_coco`."""
+    return re.fullmatch(r'(?:overfit_)?(?:cascade_)?(?:maskrcnn|upernet)_(.+)_(?:coco|ade20k)', name)[1]
+
+
 def test_all_are_there():
     expected = {f'maskrcnn_conv2former_{size}_coco' for size in 'ntsbl'}
     expected |= {f'cascade_maskrcnn_conv2former_{size}_coco' for size in 'tsbl'}
     expected |= {f'upernet_conv2former_{size}_ade20k' for size in 'ntsbl'}
     expected |= {'overfit_maskrcnn_conv2former_n_coco', 'overfit_upernet_conv2former_n_ade20k'}
-    assert set(CONFIGS) == expected
+    for backbone in ('cvt_13', 'cvt_21', 'coatnet_0', 'coatnet_1', 'botnet_50'):
+        expected |= {f'maskrcnn_{backbone}_coco', f'cascade_maskrcnn_{backbone}_coco', f'upernet_{backbone}_ade20k'}
+    assert set(CONFIGS) >= expected
+    # Nor is any family or variant without one.
+    assert {backbone_of(name) for name in CONFIGS} >= set(list_backbones()) - WITHOUT_CONFIG
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -53,20 +68,25 @@ def test_recipe(name):
     cfg = load(name)
     assert cfg.find_unused_parameters is False
     assert cfg.custom_imports.imports == ['hybrid_backbones']
-    size = name.split('_')[-2]
-    assert cfg.model.backbone.arch == dict(n='nano', t='tiny', s='small', b='base', l='large')[size]
+    backbone = backbone_of(name)
+    with torch.device('meta'):
+        ours, named = MODELS.build(cfg.model.backbone), create_backbone(backbone)
+    shapes = [{key: value.shape for key, value in network.state_dict().items()} for network in (ours, named)]
+    assert shapes[0] == shapes[1]
+    large = backbone in LARGE
     if name.endswith('coco'):
         assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == 36
         assert cfg.model.data_preprocessor.pad_size_divisor == 32
     else:
         assert cfg.train_cfg.max_iters == cfg.param_scheduler[1].end == 160000
-        crop = (640, 640) if size == 'l' else (512, 512)
+        crop = (640, 640) if large else (512, 512)
         crops = [transform for transform in cfg.train_dataloader.dataset.pipeline if transform.type == 'RandomCrop']
         assert crops[0].crop_size == cfg.model.test_cfg.crop_size == cfg.model.data_preprocessor.size == crop
         resizes = [transform for transform in cfg.test_dataloader.dataset.pipeline if transform.type == 'Resize']
         assert resizes[0].scale == (4 * crop[0], crop[0])
     if name.startswith('cascade'):
-        assert cfg.model.backbone.drop_path_rate == dict(t=0.2, s=0.6, b=0.9, l=0.7)[size]
+        if backbone.startswith('conv2former'):
+            assert cfg.model.backbone.drop_path_rate == dict(t=0.2, s=0.6, b=0.9, l=0.7)[backbone[-1]]
         for head in cfg.model.roi_head.bbox_head:
             assert (head.num_shared_convs, head.num_shared_fcs, head.norm_cfg.type) == (4, 1, 'SyncBN')
             assert head.reg_decoded_bbox and head.loss_bbox == dict(type='GIoULoss', loss_weight=10.0)

@@ -1,6 +1,7 @@
-"""Time and memory of backbones, ours and timm's, side by side.
+"""Time and memory of backbones, ours and those of timm and transformers, side by side.
 
 python tools/benchmark_speed.py conv2former_t timm:convnext_tiny --size 800 1344
+python tools/benchmark_speed.py cvt_13 transformers:cvt --size 800 1344 --memory-format contiguous
 """
 
 import argparse
@@ -8,7 +9,9 @@ import argparse
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('names', nargs='+', help='backbones of this package or networks of timm; all over the last one')
+    parser.add_argument(
+        'names', nargs='+', help='of this package, timm:NAME or transformers:TYPE; all over the last one'
+    )
     parser.add_argument('--size', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--dtype', choices=['fp32', 'bf16', 'fp16'], default='fp32', help='bf16 and fp16 by autocast')

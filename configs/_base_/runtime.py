@@ -6,6 +6,7 @@ custom_hooks = [
     # Every random draw of training becomes a function of (seed, iteration), so that a resumed run repeats the unbroken.
     dict(type='ReproducibleRunHook'),
     dict(type='CheckFiniteLossHook'),
+    dict(type='FixedStatisticsHook'),
 ]
 
 find_unused_parameters = False

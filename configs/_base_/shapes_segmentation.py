@@ -29,7 +29,8 @@ test_pipeline = [
 dataset_type = 'BaseSegDataset'
 data_root = 'data/ade/ADEChallengeData2016'
 train_dataloader = dict(
-    batch_size=2,
+    # Of two images, as for detection, the losses are too noisy to tell the classes apart in so short a run.
+    batch_size=8,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),

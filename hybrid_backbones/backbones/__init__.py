@@ -1,6 +1,9 @@
 """One file per architecture family; `pyramid.py` is the contract that they share."""
 
+from .botnet import BoTNet
+from .coatnet import CoAtNet
 from .conv2former import Conv2Former
+from .cvt import CvT
 from .pyramid import PyramidBackbone
 
-__all__ = ['Conv2Former', 'PyramidBackbone']
+__all__ = ['BoTNet', 'CoAtNet', 'Conv2Former', 'CvT', 'PyramidBackbone']

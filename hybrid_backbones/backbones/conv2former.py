@@ -5,7 +5,8 @@ shapes, so its files load as they are. It differs from the paper in a GELU befor
 attention (the paper's A = DConv(W1 X) has none) and in layer scale, fixed at 1e-6; both are kept. Deliberate
 differences from the code:
 
-- No head; an output norm per returned map, as dense prediction with ConvNeXt and Swin has it (`out_norm`).
+- The head stands apart (`create_classifier`); an output norm per returned map, as dense prediction with ConvNeXt and
+  Swin has it (`out_norm`).
 - Maps stay channels_last throughout: LayerNorm over a contiguous axis, 1x1 convolutions as matrix products.
 - Arguments that its constructor accepts and ignores (`layer_scale_init_value`, `window_sizes`, `num_heads` ...) are
   not accepted; `layer_scale_init` does what it says, for training from scratch.
@@ -24,6 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from ..layers.depthwise import depthwise, depthwise_backward
 from ..layers.drop_path import DropPath
+from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
 from .pyramid import PyramidBackbone
@@ -93,17 +95,7 @@ class _MixProject(Function):
 
 
 def _pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    if x.is_cpu and x.shape[1] * x.shape[2] >= 50_000 and not torch.compiler.is_compiling():
-        # Few channels, many pixels: a product bound by memory, to which oneDNN adds the bias without another pass.
-        return F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias).permute(0, 2, 3, 1)
-    return F.linear(x, conv.weight.flatten(1), conv.bias)
-
-
-def _add_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """`x += linear(y, weight, bias)`, accumulated by the matrix product itself."""
-    # A view or an error: `flatten` would copy a map of another layout, and the sum would be lost.
-    x.view(-1, x.shape[-1]).addmm_(y.flatten(0, 2), weight.t())
-    x.add_(bias)
+    return linear(x, conv.weight.flatten(1), conv.bias)
 
 
 def _weights(x: Tensor, depthwise_conv: nn.Conv2d, last: nn.Conv2d, scale: Tensor | None) -> list[Tensor]:
@@ -142,7 +134,7 @@ class ConvAttention(nn.Module):
         a, v = self._first(x)
         dw_weight, dw_bias, weight, bias = _weights(a, self.att[2], self.proj, scale)
         modulation = depthwise(torch.ops.aten.gelu_(a), dw_weight, dw_bias)
-        _add_linear(x, modulation.mul_(v), weight, bias)
+        add_linear(x, modulation.mul_(v), weight, bias)
 
 
 class ConvMLP(nn.Module):
@@ -166,7 +158,7 @@ class ConvMLP(nn.Module):
         dw_weight, dw_bias, weight, bias = _weights(h, self.pos, self.fc2, scale)
         y = torch.ops.aten.gelu_(h)
         y.add_(torch.ops.aten.gelu_(depthwise(y, dw_weight, dw_bias)))
-        _add_linear(x, y, weight, bias)
+        add_linear(x, y, weight, bias)
 
 
 class Block(nn.Module):
@@ -197,6 +189,16 @@ class Block(nn.Module):
                 last.weight.mul_(scale[:, None, None, None])
                 last.bias.mul_(scale)
                 setattr(self, name, None)
+
+
+class _Head(nn.Module):
+    def __init__(self, dim: int, num_classes: int, hidden: int = 1280) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Conv2d(dim, hidden, 1), nn.GELU(), LayerNorm2d(hidden))
+        self.pred = nn.Linear(hidden, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pred(self.head(x).mean((2, 3)))
 
 
 def _stem(dim: int) -> nn.Sequential:
@@ -305,6 +307,9 @@ class Conv2Former(PyramidBackbone):
         if index == -1:
             return [self.downsample_layers[0]]
         return [self.stages[index], *([self.downsample_layers[index]] if index else [])]
+
+    def build_head(self, num_classes: int) -> nn.Module:
+        return _Head(self.out_channels[-1], num_classes)
 
     def layer_position(self, name: str) -> tuple[int, int]:
         kind, _, rest = name.partition('.')

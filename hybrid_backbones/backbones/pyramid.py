@@ -1,7 +1,7 @@
 """The contract of every backbone: an image of any size in, feature maps at several strides out."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ class PyramidBackbone(BaseModule):
     """A trunk of stages, each followed, where `out_indices` asks for it, by an output norm.
 
     A family builds its trunk, calls :meth:`finish` at the end of its constructor, and implements
-    :meth:`forward_stage` and :meth:`stage_modules`. Stages after the last of `out_indices` are not built, so that
+    the abstract methods below. Stages after the last of `out_indices` are not built, so that
     distributed training never meets an unused parameter.
 
     Args:
@@ -39,6 +39,10 @@ class PyramidBackbone(BaseModule):
     # Of published files: how to rename keys, as (pattern, replacement) for re.sub, and which a backbone has no use of.
     checkpoint_renames: tuple[tuple[str, str], ...] = ()
     checkpoint_ignores: tuple[str, ...] = ()
+    # Prefixes of what dense prediction adds to a trunk, which no published file has.
+    added: tuple[str, ...] = ('out_norms.',)
+    # Options under which the trunk is the authors' classifier without its head.
+    classifier_options: dict[str, Any] = dict(out_norm=False)
 
     def __init__(
         self,
@@ -73,6 +77,11 @@ class PyramidBackbone(BaseModule):
 
     # What a family says of itself.
 
+    @staticmethod
+    def convert_checkpoint(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a file before their keys are renamed, where published ones differ in more than names."""
+        return state
+
     @property
     @abstractmethod
     def num_blocks(self) -> int:
@@ -99,6 +108,10 @@ class PyramidBackbone(BaseModule):
             (-1, 0) for the stem; (s, d) for stage s, where d = 1..num_blocks counts blocks through the whole trunk and
             a downsampling layer has the depth of the block behind it; (num_stages, num_blocks + 1) for output norms.
         """
+
+    @abstractmethod
+    def build_head(self, num_classes: int) -> nn.Module:
+        """The authors' classification head, from :meth:`head_features` to logits; its children carry their names."""
 
     # What all families share.
 
@@ -138,14 +151,20 @@ class PyramidBackbone(BaseModule):
         Raises:
             ValueError: Not three channels, or an image below :attr:`min_size`.
         """
+        maps = enumerate(self._stages(x))
+        return tuple(self.out_norms[str(i)](m) if self.out_norms else m for i, m in maps if i in self.out_indices)
+
+    def head_features(self, x: Tensor) -> Tensor:
+        """What the authors' classification head reads of an image batch: here the last map, without output norm."""
+        *_, last = self._stages(x)
+        return last
+
+    def _stages(self, x: Tensor) -> Iterator[Tensor]:
         self._check_input(x)
         x = x.contiguous(memory_format=torch.channels_last)
-        outs = []
         for index in range(self.num_stages):
             x = self.forward_stage(x, index)
-            if index in self.out_indices:
-                outs.append(self.out_norms[str(index)](x) if self.out_norms else x)
-        return tuple(outs)
+            yield x
 
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
         """`block(x)`; with `with_cp`, its activations are computed again in the backward pass instead of kept."""

@@ -1,4 +1,4 @@
-"""Weights into a backbone, with an account of what matched."""
+"""Weights into a backbone or classifier, with an account of what matched."""
 
 import re
 from collections.abc import Iterable
@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
 from .reading import CheckpointError, read_state_dict
 
 if TYPE_CHECKING:
+    from ..backbones.classifier import Classifier
     from ..backbones.pyramid import PyramidBackbone
-
-# What dense prediction adds to a trunk; no published file has it.
-ADDED = 'out_norms.'
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a checkpoint gave a backbone; counts are of numbers, keys of tensors."""
+    """What a checkpoint gave a network; counts are of numbers, keys of tensors."""
 
     matched: int
     total: int
@@ -36,11 +34,12 @@ class LoadReport:
         return line
 
 
-def load_pretrained(backbone: 'PyramidBackbone', source: str | Path) -> LoadReport:
-    """Load a checkpoint into the trunk of `backbone`: all of it, or an error and nothing changed.
+def load_pretrained(network: 'PyramidBackbone | Classifier', source: str | Path) -> LoadReport:
+    """Load a checkpoint into the trunk of `network`: all of it, or an error and nothing changed.
 
     Args:
-        backbone: Its `checkpoint_renames` and `checkpoint_ignores` say how published keys map to its own.
+        network: Its `convert_checkpoint`, `checkpoint_renames` and `checkpoint_ignores` say how published tensors map
+            to its own, its `added` what no published file has.
         source: Path or URL, see :func:`read_state_dict`.
 
     Returns:
@@ -50,22 +49,24 @@ def load_pretrained(backbone: 'PyramidBackbone', source: str | Path) -> LoadRepo
         CheckpointError: The file is unreadable, or of another family, depth or width; both sides are named.
     """
     state, nest = read_state_dict(source)
-    state = {_rename(key, backbone.checkpoint_renames): value for key, value in state.items()}
-    own = backbone.state_dict()
-    ignored = {k for k in state if any(re.match(p, k) for p in backbone.checkpoint_ignores)}
-    ignored |= {k for k in state if k.startswith(ADDED) and k not in own}
+    state = network.convert_checkpoint(state)
+    state = {_rename(key, network.checkpoint_renames): value for key, value in state.items()}
+    own = network.state_dict()
+    ignored = {k for k in state if any(re.match(p, k) for p in network.checkpoint_ignores)}
+    ignored |= {k for k in state if k.startswith(network.added) and k not in own}
     state = {key: value for key, value in state.items() if key not in ignored}
     # A counter that only momentum=None reads; safetensors files often come without it.
     missing = {key for key in own if key not in state and not key.endswith('num_batches_tracked')}
-    initial = {key for key in missing if key.startswith(ADDED)}
-    _check(backbone, source, state, own, missing - initial)
-    backbone.load_state_dict(state, strict=False)
+    initial = {key for key in missing if key.startswith(network.added)}
+    _check(network, source, state, own, missing - initial)
+    network.load_state_dict(state, strict=False)
 
-    counts = {name: parameter.numel() for name, parameter in backbone.named_parameters()}
+    own = network.state_dict(keep_vars=True)
+    counts = {name: value.numel() for name, value in own.items() if isinstance(value, nn.Parameter)}
     matched = sum(count for name, count in counts.items() if name in state)
     report = LoadReport(matched, sum(counts.values()), tuple(sorted(ignored)), tuple(sorted(initial)))
     where = f'{source}[{nest}]' if nest else source
-    print_log(f'{type(backbone).__name__} from {where}: {report}', logger='current')
+    print_log(f'{type(network).__name__} from {where}: {report}', logger='current')
     return report
 
 
@@ -76,7 +77,7 @@ def _rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
 
 
 def _check(
-    backbone: 'PyramidBackbone', source: str | Path, state: dict[str, Tensor], own: dict[str, Tensor], missing: set[str]
+    network: nn.Module, source: str | Path, state: dict[str, Tensor], own: dict[str, Tensor], missing: set[str]
 ) -> None:
     unexpected = state.keys() - own.keys()
     shapes = [
@@ -86,7 +87,7 @@ def _check(
     ]
     if not (unexpected or shapes or missing):
         return
-    name = type(backbone).__name__
+    name = type(network).__name__
     common = len(state.keys() & own.keys())
     lines = [f'{source} is not a checkpoint of this {name}: {common} of its {len(state)} keys are known here.']
     if shapes:
@@ -94,7 +95,7 @@ def _check(
     if unexpected:
         lines.append(f'  {len(unexpected)} only in the file: {", ".join(sorted(unexpected)[:5])}')
     if missing:
-        lines.append(f'  {len(missing)} only in the backbone: {", ".join(sorted(missing)[:5])}')
+        lines.append(f'  {len(missing)} only in the network: {", ".join(sorted(missing)[:5])}')
     lines.append('Give the arch that the file was made for, or the file of this arch. Nothing was loaded.')
     raise CheckpointError('\n'.join(lines))
 

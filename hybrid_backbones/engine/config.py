@@ -57,7 +57,7 @@ def _make_safe(cfg: Config) -> None:
         checkpoint['type'] = 'SafeCheckpointHook'
     cfg.custom_hooks = list(cfg.get('custom_hooks') or [])
     present = {hook['type'] for hook in cfg.custom_hooks}
-    for name in ('ReproducibleRunHook', 'CheckFiniteLossHook'):
+    for name in ('ReproducibleRunHook', 'CheckFiniteLossHook', 'FixedStatisticsHook'):
         if name not in present:
             cfg.custom_hooks.append(dict(type=name))
     if not torch.cuda.is_available() and hooks.get('logger'):

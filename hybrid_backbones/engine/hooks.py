@@ -1,12 +1,16 @@
-"""Hooks that stop a run, with a reason, before it wastes time or writes worthless checkpoints."""
+"""Hooks that speak up before a run wastes time or writes worthless checkpoints."""
 
+import logging
 import math
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def batch_images(data_batch: Any) -> list[str]:
@@ -37,3 +41,31 @@ class CheckFiniteLossHook(Hook):
             + (f'the last checkpoint is {last}. ' if last else 'no checkpoint had been written yet. ')
             + 'Look at these images, lower optim_wrapper.optimizer.lr, or set optim_wrapper.clip_grad'
         )
+
+
+def unset_statistics(model: nn.Module) -> list[str]:
+    """Names of the BatchNorms that are to keep their statistics in training, but have those of their construction."""
+    return [
+        name
+        for name, norm in model.train().named_modules()
+        if isinstance(norm, _BatchNorm)
+        and norm.track_running_stats
+        and not norm.training
+        and norm.running_mean.eq(0).all()
+        and norm.running_var.eq(1).all()
+    ]
+
+
+@HOOKS.register_module()
+class FixedStatisticsHook(Hook):
+    """Warns of `norm_eval=True` or frozen stages without weights: BatchNorm would normalise nothing."""
+
+    def before_train(self, runner: Runner) -> None:
+        if names := unset_statistics(runner.model):
+            print_log(
+                f'{len(names)} BatchNorm layers ({names[0]} ...) are to keep their statistics, but no weights were '
+                "loaded that set them: they normalise nothing. Give init_cfg=dict(type='Pretrained', checkpoint=...) "
+                'to the backbone, or train from scratch with model.backbone.norm_eval=False and frozen_stages=-1',
+                'current',
+                logging.WARNING,
+            )

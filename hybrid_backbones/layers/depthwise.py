@@ -1,5 +1,7 @@
 """Depthwise convolution of channels-last maps, as plain functions for hand-written backward passes."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,25 +27,29 @@ def _at_a_time(x: Tensor, weight: Tensor) -> int:
     return 24 if large and x.shape[1] * x.shape[2] >= 10_000 else weight.shape[0]
 
 
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Same-size depthwise convolution.
+def depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: Sequence[int] | None = None
+) -> Tensor:
+    """Depthwise convolution, same-size but for its stride.
 
     Args:
         x: (N, H, W, C), contiguous for speed.
         weight: (C, 1, k, k) with odd k.
         bias: (C,).
+        stride: Of the output's pixels.
+        padding: Rows and columns of zeros on each side, instead of k // 2.
 
     Returns:
-        (N, H, W, C) in the dtype of `x`.
+        (N, ceil(H / stride), ceil(W / stride), C) in the dtype of `x`, larger by what `padding` adds.
     """
     if x.is_cpu and x.dtype in _SLOW_ON_CPU:
         # Autocast would cast the arguments back.
         with torch.autocast('cpu', enabled=False):
             bias = None if bias is None else bias.float()
-            return depthwise(x.float(), weight.float(), bias).to(x.dtype)
+            return depthwise(x.float(), weight.float(), bias, stride, padding).to(x.dtype)
     step = _at_a_time(x, weight)
-    if step >= weight.shape[0]:
-        return _convolve(x, weight, bias)
+    if step >= weight.shape[0] or stride > 1 or padding is not None:
+        return _convolve(x, weight, bias, stride, padding)
     out = torch.empty_like(x)
     for start in range(0, weight.shape[0], step):
         part = slice(start, start + step)
@@ -51,8 +57,13 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    out = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: Sequence[int] | None = None
+) -> Tensor:
+    padding = weight.shape[-1] // 2 if padding is None else padding
+    # Through this view, a gradient has the parameter's own strides, which DistributedDataParallel compares.
+    weight = weight.flatten().view_as(weight)
+    out = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, padding, groups=weight.shape[0])
     return out.permute(0, 2, 3, 1)
 
 

@@ -41,21 +41,43 @@ class Speed:
         return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
 
 
-def create_network(name: str, fuse: bool = False) -> nn.Module:
+class _HiddenStates(nn.Module):
+    """Maps of a network of transformers, which returns them by name and on request."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.network(x, output_hidden_states=True).hidden_states
+
+
+def create_network(name: str, fuse: bool = False, size: tuple[int, int] | None = None) -> nn.Module:
     """A backbone of ours, or timm's feature pyramid of that name (with or without `timm:` in front).
 
+    `transformers:TYPE` is that library's network of a model type at its default configuration: `transformers:cvt` is
+    CvT-13. Networks of timm that serve one size are built for `size`.
+
     Raises:
-        ValueError: Neither has it.
+        ValueError: None of them has it.
     """
     if name in list_backbones():
         network = create_backbone(name)
         return network.fuse() if fuse else network
+    if name.startswith('transformers:'):
+        from transformers import AutoConfig, AutoModel
+
+        return _HiddenStates(AutoModel.from_config(AutoConfig.for_model(name.removeprefix('transformers:'))))
     import timm
 
     plain = name.removeprefix('timm:')
     if plain not in timm.list_models():
         raise ValueError(f'{name!r} is neither one of {", ".join(list_backbones())} nor a model of timm')
-    return timm.create_model(plain, features_only=True, pretrained=False)
+    options = dict(features_only=True, pretrained=False)
+    try:
+        return timm.create_model(plain, img_size=size, **options)
+    except TypeError:  # of any size as it is
+        return timm.create_model(plain, **options)
 
 
 def compare(
@@ -76,7 +98,7 @@ def compare(
         names: Networks, see :func:`create_network`.
         size: Height and width of the images in pixels.
         dtype: `fp32`, or `bf16` and `fp16` by autocast.
-        memory_format: Of the input and the weights of timm's networks; ours choose their own.
+        memory_format: Of the input and the weights of others' networks; ours choose their own.
         train: Forward and backward through the sum of all maps, instead of inference.
         fuse: Fold what folds for inference in ours.
         iterations: Timed ones, after `WARM_UP`.
@@ -86,7 +108,7 @@ def compare(
     image = torch.randn(batch_size, 3, *size, device=device).contiguous(memory_format=layout)
     steps = []
     for name in names:
-        network = create_network(name, fuse).to(device, memory_format=layout).train(train)
+        network = create_network(name, fuse, size).to(device, memory_format=layout).train(train)
         steps.append(_step(network, image, DTYPES[dtype], train))
     for i in range(WARM_UP):
         for name, step in zip(names, steps, strict=True):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from goldens import Golden
 from torch import Tensor
 
-from hybrid_backbones import create_backbone
+from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.backbones.conv2former import Block
 
 CASES = {
@@ -38,6 +38,14 @@ def test_outputs_are_those_of_the_official_code(shared, tmp_path, case):
         outputs = network(golden.image())
     for stage, output in enumerate(outputs):
         golden.check(f'stage{stage}', output)
+
+
+def test_logits_are_those_of_the_official_code(shared, tmp_path):
+    golden = Golden(shared, 'conv2former_n_160x224')
+    torch.save({'model': golden.state_dict()}, tmp_path / 'official.pth')
+    network = create_classifier('conv2former_n', checkpoint=tmp_path / 'official.pth').eval()
+    with torch.inference_mode():
+        golden.check_logits(network(golden.image()))
 
 
 @pytest.mark.parametrize('way', ['fused', 'with gradients'])

@@ -131,7 +131,7 @@ def test_official_keys_of_the_golden_load(shared, tmp_path):
 @pytest.mark.parametrize(
     ('arch', 'expected'),
     [
-        (dict(TINY, depths=(1, 1, 3, 1)), r'only in the backbone: stages\.2\.2\.'),
+        (dict(TINY, depths=(1, 1, 3, 1)), r'only in the network: stages\.2\.2\.'),
         (dict(TINY, depths=(1, 1, 1, 1)), r'only in the file: stages\.2\.1\.'),
         (dict(TINY, kernel_size=5), r'\(8, 1, 3, 3\) in the file, \(8, 1, 5, 5\) here'),
         (dict(TINY, dims=(8, 16, 24, 40)), r'of another shape'),

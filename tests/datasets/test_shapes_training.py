@@ -51,7 +51,11 @@ def small_shapes(tmp_path_factory: pytest.TempPathFactory) -> None:
         ),
         (
             'upernet',
-            {'model.decode_head.in_channels': list(TINY['dims']), 'model.auxiliary_head.in_channels': TINY['dims'][2]},
+            {
+                'model.decode_head.in_channels': list(TINY['dims']),
+                'model.auxiliary_head.in_channels': TINY['dims'][2],
+                'train_dataloader.batch_size': 2,
+            },
             {'mIoU', 'aAcc'},
         ),
     ],

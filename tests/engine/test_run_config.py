@@ -71,7 +71,8 @@ def test_any_config_is_made_safe(name, tmp_path):
     path.write_text(f"_base_ = 'mmdet::mask_rcnn/{name}.py'" if name != 'configs' else f"_base_ = '{DET}'")
     cfg = load_config(path, options={'train_dataloader.drop_last': True} if name != 'configs' else None)
     assert cfg.default_hooks.checkpoint.type == 'SafeCheckpointHook'
-    assert sorted(hook['type'] for hook in cfg.custom_hooks) == ['CheckFiniteLossHook', 'ReproducibleRunHook']
+    hooks = ['CheckFiniteLossHook', 'FixedStatisticsHook', 'ReproducibleRunHook']
+    assert sorted(hook['type'] for hook in cfg.custom_hooks) == hooks
     sampler = cfg.train_dataloader.batch_sampler
     assert sampler.type == 'ResumableBatchSampler'
     assert sampler.batch_sampler.type == 'AspectRatioBatchSampler'

@@ -28,3 +28,9 @@ def test_outputs_and_gradients_are_those_of_conv2d(size, channels, kernel, dtype
     for a, b in zip(grads[1:], expected_grads[1:], strict=True):
         assert a.shape == b.shape
         assert (a.float() - b.float()).norm() < (1e-5 if dtype == torch.float32 else 1e-2) * b.float().norm()
+
+
+def test_the_gradient_of_a_kernel_has_the_kernel_s_strides():
+    weight = torch.randn(6, 1, 3, 3, requires_grad=True)
+    depthwise(torch.randn(1, 5, 7, 6), weight).square().sum().backward()
+    assert weight.grad.stride() == weight.stride()

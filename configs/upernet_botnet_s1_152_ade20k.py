@@ -1,0 +1,15 @@
+_base_ = './_base_/upernet_ade20k.py'
+
+model = dict(
+    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights.
+    # Two images a GPU are too few for statistics in every block: ImageNet's stay. From scratch: False, and SyncBN.
+    backbone=dict(_delete_=True, type='BoTNet', arch='s1_152', norm_eval=True),
+    decode_head=dict(in_channels=[256, 512, 1024, 2048]),
+    auxiliary_head=dict(in_channels=1024),
+)
+
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-4, weight_decay=0.05),
+    paramwise_cfg=dict(decay_type='stage_wise', decay_rate=0.9, num_layers=12),
+)

@@ -1,0 +1,48 @@
+"""A trunk with its authors' classification head, so that a published file can be checked by its logits."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from .pyramid import PyramidBackbone
+
+
+class Classifier(nn.Module):
+    """Logits of an image batch, (N, 3, H, W) to (N, num_classes).
+
+    Its state_dict has trunk and head side by side under the authors' names, as their files have.
+
+    Args:
+        backbone: Built for a classifier, see `PyramidBackbone.classifier_options`.
+        num_classes: Classes of the head.
+    """
+
+    # As of a backbone, see there; a classifier uses the whole file.
+    added = ()
+    checkpoint_ignores = ()
+
+    def __init__(self, backbone: PyramidBackbone, num_classes: int = 1000) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = backbone.build_head(num_classes)
+        self.checkpoint_renames = backbone.checkpoint_renames
+        self.convert_checkpoint = backbone.convert_checkpoint
+        self.register_state_dict_post_hook(_side_by_side)
+        self.register_load_state_dict_pre_hook(_apart)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone.head_features(x))
+
+
+def _side_by_side(classifier: Classifier, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+    for key in [key for key in state if key.startswith(prefix)]:
+        _, _, name = key.removeprefix(prefix).partition('.')
+        state[prefix + name] = state.pop(key)
+
+
+def _apart(classifier: Classifier, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    heads = {name for name, _ in classifier.head.named_children()}
+    for key in [key for key in state if key.startswith(prefix)]:
+        name = key.removeprefix(prefix)
+        part = 'head' if name.split('.')[0] in heads else 'backbone'
+        state[f'{prefix}{part}.{name}'] = state.pop(key)

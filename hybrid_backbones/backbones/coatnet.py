@@ -1,0 +1,389 @@
+"""CoAtNet: marrying convolution and attention for all data sizes (arXiv 2106.04803).
+
+The authors released no PyTorch code. Parameters carry the names and shapes of timm 1.0.31's `coatnet_{0..4}_224`
+(`timm/models/maxxvit.py`, Apache-2.0), whose files load as they are. timm differs from the paper, and so does this:
+average instead of max pooling, the stride of a convolutional block in its depthwise layer instead of its first, and
+squeeze-and-excitation of a quarter of the block's output channels. Deliberate differences from timm:
+
+- Any image size, ceil(H / stride) at every level, where timm accepts one and needs multiples of 32: pooling covers the
+  odd last row and column as the strided convolutions do, and tables of relative positions, stored at the size they
+  were learned at (`table_size`), are resized bilinearly to the grid at hand, as the paper does for larger images.
+- No matrix over all pairs of positions, neither of scores nor of their bias, in inference or training.
+- The layout is an option (`stages`), as in the paper's study; windowed attention too (`window_size`).
+- In inference BatchNorms are folded into the convolutions around them as they run; `fuse()` does it once and for all.
+- The head stands apart (`create_classifier`); an output norm per returned map (`out_norm`).
+
+timm's `_rw` and `rmlp` models are other networks, with other widths, activations, pooling, and order of layers.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.attention import over_windows, table_attention
+from ..layers.drop_path import DropPath
+from ..layers.folding import fold_before, fold_behind, set_weights
+from ..layers.linear import add_linear, linear
+from ..layers.norm import LayerNorm2d
+from ..layers.position import SizeCache, resize_table
+from ..layers.squeeze_excite import SqueezeExcite
+from ..registry import register_backbone
+from .pyramid import PyramidBackbone
+
+# Table 3; dims are those of the stem S0 and of S1 to S4, depths of S1 to S4.
+ARCHS = {
+    '0': dict(depths=(2, 3, 5, 2), dims=(64, 96, 192, 384, 768)),
+    '1': dict(depths=(2, 6, 14, 2), dims=(64, 96, 192, 384, 768)),
+    '2': dict(depths=(2, 6, 14, 2), dims=(128, 128, 256, 512, 1024)),
+    '3': dict(depths=(2, 6, 14, 2), dims=(192, 192, 384, 768, 1536)),
+    '4': dict(depths=(2, 12, 28, 2), dims=(192, 192, 384, 768, 1536)),
+}
+LAYOUTS = ('CCCC', 'CCCT', 'CCTT', 'CTTT')
+HEAD_DIM = 32
+
+
+def _pool(x: Tensor) -> Tensor:
+    # The last row or column of an odd map is averaged over what there is of it.
+    return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+
+
+def _pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    return _linear(x, conv.weight, conv.bias)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """1x1 convolution of a channels_last map as a matrix product."""
+    return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    # The views give the axis of length one its usual stride in the gradient, which DistributedDataParallel compares.
+    return F.conv2d(x, weight.flatten(1).view_as(weight), bias, stride, 1, groups=x.shape[1])
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """GELU, in place without gradients: fresh buffers cost a CPU more than the arithmetic on them."""
+    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+def _add_pointwise(x: Tensor, y: Tensor, conv: nn.Conv2d, drop_path: nn.Module) -> Tensor:
+    """`x + drop_path(conv(y))` of channels_last maps; without gradients in place, summed by the matrix product."""
+    if torch.is_grad_enabled() or drop_path.training:
+        return x + drop_path(_pointwise(y, conv))
+    weight, bias = (t.to(x.dtype) for t in (conv.weight.flatten(1), conv.bias))
+    add_linear(x.permute(0, 2, 3, 1), y.permute(0, 2, 3, 1).to(x.dtype), weight, bias)
+    return x
+
+
+class Stem(nn.Module):
+    """S0: two 3x3 convolutions, the first with stride 2."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, dim, 3, stride=2, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(dim)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.norm1.training:
+            x = self.norm1(self.conv1(x))
+        else:
+            x = F.conv2d(x, *self._folded(), stride=2, padding=1)
+        return self.conv2(_gelu(x))
+
+    def _folded(self) -> tuple[Tensor, Tensor | None]:
+        if isinstance(self.norm1, nn.Identity):
+            return self.conv1.weight, self.conv1.bias
+        return fold_behind(self.conv1.weight, None, self.norm1)
+
+    def fuse(self) -> None:
+        """Fold the BatchNorm into the convolution before it."""
+        set_weights(self.conv1, *self._folded())
+        self.norm1 = nn.Identity().eval()
+
+
+class Shortcut(nn.Module):
+    """What a block with stride 2 adds its branch to: the map pooled, and widened if the block widens it."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(dim, out_dim, 1) if dim != out_dim else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _pool(x)
+        return x if self.expand is None else _pointwise(x, self.expand)
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck with a pre-norm; (N, C, H, W), channels_last. In inference `x` may be overwritten."""
+
+    def __init__(self, dim: int, out_dim: int, stride: int, drop_path: float, ratio: int = 4) -> None:
+        super().__init__()
+        hidden = ratio * out_dim
+        self.stride = stride
+        self.shortcut = Shortcut(dim, out_dim) if stride == 2 else nn.Identity()
+        self.pre_norm = nn.BatchNorm2d(dim)
+        self.conv1_1x1 = nn.Conv2d(dim, hidden, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(hidden)
+        self.conv2_kxk = nn.Conv2d(hidden, hidden, 3, stride=stride, padding=1, groups=hidden, bias=False)
+        self.norm2 = nn.BatchNorm2d(hidden)
+        self.se = SqueezeExcite(hidden, out_dim // 4)
+        self.conv3_1x1 = nn.Conv2d(hidden, out_dim, 1)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.norm1.training:
+            y = F.gelu(self.norm1(_pointwise(self.pre_norm(x), self.conv1_1x1)))
+            y = F.gelu(self.norm2(_depthwise(y, self.conv2_kxk.weight, self.conv2_kxk.bias, self.stride)))
+        else:
+            (weight1, bias1), (weight2, bias2) = self._folded()
+            y = _gelu(_linear(x, weight1, bias1))
+            y = _gelu(_depthwise(y, weight2, bias2, self.stride))
+        return _add_pointwise(self.shortcut(x), self.se(y), self.conv3_1x1, self.drop_path)
+
+    def _folded(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of the first two convolutions, with the BatchNorms around them."""
+        conv1, conv2 = self.conv1_1x1, self.conv2_kxk
+        if isinstance(self.norm1, nn.Identity):
+            return [(conv1.weight, conv1.bias), (conv2.weight, conv2.bias)]
+        first = fold_behind(*fold_before(self.pre_norm, conv1.weight), self.norm1)
+        return [first, fold_behind(conv2.weight, None, self.norm2)]
+
+    def fuse(self) -> None:
+        """Fold the BatchNorms into the convolutions around them."""
+        for conv, folded in zip((self.conv1_1x1, self.conv2_kxk), self._folded(), strict=True):
+            set_weights(conv, *folded)
+        self.pre_norm = self.norm1 = self.norm2 = nn.Identity().eval()
+
+
+class RelativeTable(nn.Module):
+    """Bias of attention by the offset of key to query, learned on a square grid, for a grid of any size."""
+
+    def __init__(self, grid: int, heads: int) -> None:
+        super().__init__()
+        self.side = 2 * grid - 1
+        self.relative_position_bias_table = nn.Parameter(torch.empty(self.side**2, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.cache = SizeCache()
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """(heads, 2 * height - 1, 2 * width - 1)."""
+        return self.cache(self.relative_position_bias_table, (height, width), lambda: self._resized(height, width))
+
+    def _resized(self, height: int, width: int) -> Tensor:
+        table = self.relative_position_bias_table.view(self.side, self.side, -1).permute(2, 0, 1)
+        return resize_table(table, 2 * height - 1, 2 * width - 1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with a bias by relative position, up to its last layer; (N, H, W, C) in and out."""
+
+    def __init__(self, dim: int, out_dim: int, grid: int, window_size: int | None) -> None:
+        super().__init__()
+        self.heads = out_dim // HEAD_DIM
+        self.window_size = window_size
+        self.qkv = nn.Conv2d(dim, 3 * out_dim, 1)
+        self.rel_pos = RelativeTable(grid, self.heads)
+        self.proj = nn.Conv2d(out_dim, out_dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The heads' outputs, which `proj` is to mix."""
+        qkv = linear(x, self.qkv.weight.flatten(1), self.qkv.bias)
+        window = self.window_size
+        if window is None or max(x.shape[1:3]) <= window:
+            return self._attend(qkv, self.rel_pos(*x.shape[1:3]))
+        table = self.rel_pos(window, window)
+        return over_windows(lambda part: self._attend(part, table), qkv, window)
+
+    def _attend(self, qkv: Tensor, table: Tensor) -> Tensor:
+        qkv = qkv.unflatten(3, (self.heads, 3 * HEAD_DIM)).permute(0, 3, 1, 2, 4)
+        return table_attention(*qkv.chunk(3, -1), table.to(qkv.dtype)).permute(0, 2, 3, 1, 4).flatten(3)
+
+
+class MLP(nn.Module):
+    """The two layers of a feed-forward branch."""
+
+    def __init__(self, dim: int, ratio: int = 4) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(dim, ratio * dim, 1)
+        self.fc2 = nn.Conv2d(ratio * dim, dim, 1)
+
+
+class PooledNorm(nn.Module):
+    """LayerNorm, then pooling."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _pool(self.norm(x))
+
+
+class TransformerBlock(nn.Module):
+    """Attention and MLP, each with a pre-norm; (N, C, H, W), channels_last. In inference `x` may be overwritten."""
+
+    def __init__(
+        self, dim: int, out_dim: int, stride: int, drop_path: float, grid: int, window_size: int | None
+    ) -> None:
+        super().__init__()
+        self.shortcut = Shortcut(dim, out_dim) if stride == 2 else nn.Identity()
+        self.norm1 = PooledNorm(dim) if stride == 2 else LayerNorm2d(dim)
+        self.attn = Attention(dim, out_dim, grid, window_size)
+        self.norm2 = LayerNorm2d(out_dim)
+        self.mlp = MLP(out_dim)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.attn(self.norm1(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = _add_pointwise(self.shortcut(x), y, self.attn.proj, self.drop_path)
+        y = _gelu(_pointwise(self.norm2(x), self.mlp.fc1))
+        return _add_pointwise(x, y, self.mlp.fc2, self.drop_path)
+
+
+class Stage(nn.Module):
+    """Blocks of one size, under timm's name for them."""
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+
+class _Head(nn.Module):
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.ModuleDict(
+            dict(
+                norm=LayerNorm2d(dim),
+                pre_logits=nn.ModuleDict(dict(fc=nn.Linear(dim, dim))),
+                fc=nn.Linear(dim, num_classes),
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head['norm'](x.mean((2, 3), keepdim=True)).flatten(1)
+        return self.head['fc'](self.head['pre_logits']['fc'](x).tanh())
+
+
+@register_backbone(**{f'coatnet_{arch}': dict(arch=arch) for arch in ARCHS})
+class CoAtNet(PyramidBackbone):
+    """CoAtNet as a pyramid of strides 4, 8, 16, 32.
+
+    Args:
+        arch: A name in `ARCHS`, or a dict with the same keys.
+        stages: Kinds of the four stages, convolutional (C) or Transformer (T): 'CCTT' of the published networks, or
+            another of `LAYOUTS`.
+        table_size: Image size in pixels at which the tables of relative positions are stored; that of the training
+            of the checkpoint to load.
+        window_size: None, or the side in positions of the windows that attention stays within: less work at large
+            images, but another function than the one that was pretrained. A grid that one window covers stays whole.
+        out_indices: Stages whose maps are returned.
+        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
+        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
+        norm_eval: Keep BatchNorm statistics fixed during training.
+        with_cp: Recompute blocks in the backward pass.
+        out_norm: LayerNorm on every returned map.
+        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes timm's files.
+
+    Raises:
+        ValueError: Unknown arch, or options outside the architecture.
+    """
+
+    no_weight_decay = ('relative_position_bias_table',)
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = '0',
+        stages: str = 'CCTT',
+        table_size: int = 224,
+        window_size: int | None = None,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        out_norm: bool = True,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        depths, dims = self.parse_arch(arch, ARCHS)
+        if stages not in LAYOUTS:
+            raise ValueError(f'stages={stages!r} of CoAtNet; choose one of {", ".join(LAYOUTS)}')
+        if table_size <= 0 or table_size % 32:
+            raise ValueError(f'table_size={table_size} of CoAtNet: expected a positive multiple of 32')
+        if window_size is not None and window_size < 1:
+            raise ValueError(f'window_size={window_size} of CoAtNet: expected None or a positive number of positions')
+        strides = (4, 8, 16, 32)
+        super().__init__(dims[1:], strides, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        self.depths = depths[: self.num_stages]
+        rates = (drop_path_rate * i / max(1, sum(depths) - 1) for i in count())
+        self.stem = Stem(dims[0])
+        self.stages = nn.ModuleList()
+        for i, kind in enumerate(stages[: self.num_stages]):
+            blocks = []
+            for j in range(depths[i]):
+                options = (dims[i + min(j, 1)], dims[i + 1], 1 if j else 2, next(rates))
+                attends = (table_size // strides[i], window_size)
+                blocks.append(MBConv(*options) if kind == 'C' else TransformerBlock(*options, *attends))
+            self.stages.append(Stage(blocks))
+        self._init_trunk()
+        self.finish(out_norm, LayerNorm2d)
+
+    def _init_trunk(self) -> None:
+        # timm's: He's by fan-out before and inside convolutional blocks, Glorot's in Transformer blocks.
+        attends = {m for b in self.modules() if isinstance(b, TransformerBlock) for m in b.modules()}
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                if module in attends:
+                    nn.init.xavier_uniform_(module.weight)
+                else:
+                    fan_out = module.out_channels * math.prod(module.kernel_size) // module.groups
+                    nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def num_blocks(self) -> int:
+        return sum(self.depths)
+
+    @property
+    def min_size(self) -> int:
+        return self.out_strides[-1]
+
+    @property
+    def checkpoint_ignores(self) -> tuple[str, ...]:
+        unbuilt = (rf'stages\.{i}\.' for i in range(self.num_stages, 4))
+        return (r'head\.', r'.*\.relative_position_index$', *unbuilt)
+
+    def forward_stage(self, x: Tensor, index: int) -> Tensor:
+        if index == 0:
+            x = self.stem(x)
+        for block in self.stages[index].blocks:
+            x = self.run_block(block, x)
+        return x
+
+    @torch.no_grad()
+    def fuse(self) -> 'CoAtNet':
+        for module in self.modules():
+            if isinstance(module, Stem | MBConv):
+                module.fuse()
+        return self
+
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        return [self.stem if index == -1 else self.stages[index]]
+
+    def build_head(self, num_classes: int) -> nn.Module:
+        return _Head(self.out_channels[-1], num_classes)
+
+    def layer_position(self, name: str) -> tuple[int, int]:
+        kind, _, rest = name.partition('.')
+        if kind == 'out_norms':
+            return self.num_stages, self.num_blocks + 1
+        if kind == 'stem':
+            return -1, 0
+        stage, _, block, *_ = rest.split('.')
+        return int(stage), sum(self.depths[: int(stage)]) + int(block) + 1

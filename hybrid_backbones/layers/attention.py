@@ -1,0 +1,274 @@
+"""Attention over maps of any size without a matrix of all pairs in memory, and windows."""
+
+from collections.abc import Callable
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+# Scores, or numbers of their bias, that are in memory at a time: 64 MB in fp32.
+_SCORES = 2**24
+
+
+def window_partition(x: Tensor, window: int) -> Tensor:
+    """Cut a map into windows, with zeros on the right and below where the last ones do not fit.
+
+    Args:
+        x: (N, H, W, C).
+        window: Side of a window.
+
+    Returns:
+        (N * windows, window, window, C), row by row.
+    """
+    n, height, width, channels = x.shape
+    x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
+    rows, columns = x.shape[1] // window, x.shape[2] // window
+    x = x.view(n, rows, window, columns, window, channels)
+    return x.transpose(2, 3).reshape(-1, window, window, channels)
+
+
+def window_unpartition(windows: Tensor, window: int, size: tuple[int, int]) -> Tensor:
+    """Put the windows of :func:`window_partition` together again.
+
+    Args:
+        windows: (N * windows, window, window, C).
+        window: Side of a window.
+        size: (H, W) of the map.
+
+    Returns:
+        (N, H, W, C).
+    """
+    height, width = size
+    rows, columns = -(-height // window), -(-width // window)
+    x = windows.view(-1, rows, columns, window, window, windows.shape[-1]).transpose(2, 3)
+    return x.reshape(-1, rows * window, columns * window, windows.shape[-1])[:, :height, :width]
+
+
+def window_padding(size: tuple[int, int], window: int, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where :func:`window_partition` pads.
+
+    Args:
+        size: (H, W) of the map.
+        window: Side of a window.
+        batch: N, images.
+
+    Returns:
+        Two masks (N * windows, 1, 1, window), true for rows and for columns of a window outside the map.
+    """
+    rows, columns = (
+        (torch.arange(-(-length // window) * window, device=device) >= length).view(-1, window) for length in size
+    )
+    shape = batch, len(rows), len(columns), window
+    return (
+        rows[:, None].expand(shape).reshape(-1, 1, 1, window),
+        columns[None].expand(shape).reshape(-1, 1, 1, window),
+    )
+
+
+def over_windows(function: Callable[[Tensor], Tensor], x: Tensor, window: int) -> Tensor:
+    """What `function` makes of every window of a map; without padding: the last of a row or column are what remains.
+
+    Args:
+        function: (M, h, w, C) to (M, h, w, D), for a batch of windows of one size.
+        x: (N, H, W, C).
+        window: Side of a window.
+
+    Returns:
+        (N, H, W, D).
+    """
+
+    def cut(length: int) -> list[tuple[slice, int]]:
+        whole = length - length % window
+        parts = (slice(0, whole), window), (slice(whole, length), length - whole)
+        return [(part, side) for part, side in parts if part.stop > part.start]
+
+    def of_part(part: Tensor, height: int, width: int) -> Tensor:
+        windows = part.unflatten(2, (-1, width)).unflatten(1, (-1, height)).transpose(2, 3)
+        out = function(windows.flatten(0, 2)).unflatten(0, windows.shape[:3])
+        return out.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+    bands = [
+        torch.cat([of_part(x[:, rows, columns], height, width) for columns, width in cut(x.shape[2])], 2)
+        for rows, height in cut(x.shape[1])
+    ]
+    return torch.cat(bands, 1)
+
+
+def relative_logits(q: Tensor, size: tuple[int, int], rel_height: Tensor, rel_width: Tensor) -> tuple[Tensor, Tensor]:
+    """What relative positions add to the scores of attention over a map, a part per row and a part per column.
+
+    Args:
+        q: (N, heads, H * W, d), queries of a map row by row.
+        size: (H, W).
+        rel_height: (2H - 1, d), embeddings of the rows from H - 1 above the query to H - 1 below it.
+        rel_width: (2W - 1, d), those of columns.
+
+    Returns:
+        (N, heads, H * W, H) and (N, heads, H * W, W): what every query adds to the keys of a row, of a column.
+    """
+    height, width = size
+    q = q.unflatten(2, size)
+    rows = torch.einsum('nhyxd,ykd->nhyxk', q, rel_height[_offsets(height, q.device)])
+    columns = torch.einsum('nhyxd,xkd->nhyxk', q, rel_width[_offsets(width, q.device)])
+    return rows.flatten(2, 3), columns.flatten(2, 3)
+
+
+def _offsets(length: int, device: torch.device) -> Tensor:
+    """Places in a table of 2 * length - 1 offsets: of key j seen from query i, at [i, j]."""
+    places = torch.arange(length, device=device)
+    return places - places[:, None] + length - 1
+
+
+def decomposed_attention(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Softmax attention over a map, without scale, whose scores have a part per row and a part per column of the keys.
+
+    `softmax(q k^T + rows[..., y] + columns[..., x]) v`, exactly, and never a matrix of all pairs.
+
+    Args:
+        q, k, v: (N, heads, H * W, d), of a map row by row.
+        rows: (N, heads, H * W, H), see :func:`relative_logits`.
+        columns: (N, heads, H * W, W).
+
+    Returns:
+        (N, heads, H * W, d).
+    """
+    parts = q, k, v, rows, columns
+    differentiable = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
+    if q.is_cpu and not differentiable and not torch.compiler.is_compiling():
+        return _attend_in_parts(*parts)
+    return _attend_longer(*parts)
+
+
+def _attend_longer(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The two parts as further elements of every query, which a key picks by the one-hot code of its place."""
+    height, width, dim = rows.shape[-1], columns.shape[-1], q.shape[-1]
+    places = torch.arange(height * width, device=q.device)
+    one_hot = torch.cat([F.one_hot(places // width, height), F.one_hot(places % width, width)], -1)
+    # Fused kernels take values of the queries' length only; the GPU's, multiples of 8.
+    spare = -(dim + height + width) % 8
+    q = F.pad(torch.cat([q, rows, columns], -1), (0, spare))
+    k = F.pad(torch.cat([k, one_hot.to(k.dtype).expand(*k.shape[:2], -1, -1)], -1), (0, spare))
+    v = F.pad(v, (0, q.shape[-1] - dim))
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim]
+
+
+# Queries at a time: from here on torch's CPU kernel works in blocks of 256.
+_PART = 768
+
+
+def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The sum of both parts as the bias of a few queries at a time: 0.55 of the time of longer vectors on a CPU."""
+    n, heads, tokens, _ = q.shape
+    # (N, H * W, heads, d) in memory, as the layers around want it.
+    out = q.new_empty(n, tokens, heads, v.shape[-1]).transpose(1, 2)
+    for start in range(0, tokens, _PART):
+        part = slice(start, start + _PART)
+        bias = (rows[:, :, part, :, None] + columns[:, :, part, None]).flatten(3)
+        out[:, :, part] = F.scaled_dot_product_attention(q[:, :, part], k, v, attn_mask=bias, scale=1.0)
+    return out
+
+
+def table_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+    """Softmax attention between all positions of a map, with a learned bias by their offset.
+
+    The bias of query (y, x) and key (s, t) is `table[:, y - s + H - 1, x - t + W - 1]`. No matrix of all pairs
+    is laid out for larger maps, neither of scores nor of their bias, neither forward nor backward.
+
+    Args:
+        q: (N, heads, H, W, d).
+        k: (N, heads, H, W, d).
+        v: (N, heads, H, W, d).
+        table: (heads, 2 * H - 1, 2 * W - 1), or larger, of which the middle is taken; in the dtype of `q`.
+
+    Returns:
+        (N, heads, H, W, d), laid out as (N, H, W, heads, d).
+    """
+    height, width = q.shape[2:4]
+    top, left = table.shape[1] // 2 - (height - 1), table.shape[2] // 2 - (width - 1)
+    table = table[:, top : top + 2 * height - 1, left : left + 2 * width - 1]
+    # With the keys in reversed order, the bias of a query is a crop of the table.
+    k, v = (t.flip(2, 3).flatten(2, 3) for t in (k, v))
+    if torch.is_grad_enabled():
+        return _TableAttention.apply(q, k, v, table)
+    return _table_attention(q, k, v, table)
+
+
+def _columns(table: Tensor, width: int) -> Tensor:
+    """The table for the queries of every column, (heads, W, 2 * H - 1, W): what rows of the map share of their bias."""
+    return table.unfold(2, width, 1).transpose(1, 2).contiguous()
+
+
+def _bias(columns: Tensor, start: int, stop: int) -> Tensor:
+    """Bias of rows of queries, (heads, rows, W, H * W), as a view of :func:`_columns`."""
+    height = (columns.shape[2] + 1) // 2
+    rows = columns[:, :, start : stop + height - 1].unfold(2, height, 1)
+    return rows.permute(0, 2, 1, 4, 3).flatten(3)
+
+
+def _table_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+    n, heads, height, width, dim = q.shape
+    if heads * (height * width) ** 2 <= _SCORES:
+        bias = _bias(_columns(table, width), 0, height).flatten(1, 2)
+        out = F.scaled_dot_product_attention(q.flatten(2, 3), k, v, attn_mask=bias[None])
+        return out.unflatten(2, (height, width))
+    out = q.new_empty(n, height, width, heads, dim)
+    # A CPU's kernel reads its bias from a view of any strides; others may copy it, so they get a few rows of queries.
+    at_a_time = min(heads, max(1, _SCORES // (width * table.shape[1] * width)))
+    rows = max(1, _SCORES // (at_a_time * width * height * width))
+    for part in (slice(i, i + at_a_time) for i in range(0, heads, at_a_time)):
+        columns = _columns(table[part], width)
+        for image, start in product(range(n), range(0, height, rows)):
+            stop = min(start + rows, height)
+            bias = _bias(columns, start, stop).transpose(0, 1)
+            queries = q[image, part, start:stop].transpose(0, 1)
+            keys, values = (t[image, part].expand(stop - start, -1, -1, -1) for t in (k, v))
+            of_rows = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+            out[image, start:stop, :, part] = of_rows.transpose(1, 2)
+    return out.permute(0, 3, 1, 2, 4)
+
+
+class _TableAttention(Function):
+    """The same for training: scores are made again, a few rows at a time, in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, table):
+        ctx.save_for_backward(q, k, v, table)
+        return _table_attention(q, k, v, table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        dtype = grad.dtype
+        # Scores of half precision would be off by more than their softmax forgives.
+        wide = torch.promote_types(dtype, torch.float32)
+        q, k, v, table = (t.to(wide) for t in ctx.saved_tensors)
+        n, heads, height, width, dim = q.shape
+        scale = dim**-0.5
+        q, grad = (q * scale).flatten(2, 3), grad.to(wide).flatten(2, 3)
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        columns = _columns(table, width)
+        grad_columns = torch.zeros_like(columns)
+        rows = max(1, _SCORES // (n * heads * width * height * width))
+        for start in range(0, height, rows):
+            stop = min(start + rows, height)
+            part = slice(start * width, stop * width)
+            q_part, grad_part = q[:, :, part], grad[:, :, part]
+            weights = q_part @ k.transpose(2, 3)
+            weights.unflatten(2, (-1, width)).add_(_bias(columns, start, stop))
+            weights = weights.softmax(-1)
+            grad_v += weights.transpose(2, 3) @ grad_part
+            grad_scores = torch._softmax_backward_data(grad_part @ v.transpose(2, 3), weights, -1, wide)
+            grad_q[:, :, part] = (grad_scores @ k).mul_(scale)
+            grad_k += grad_scores.transpose(2, 3) @ q_part
+            grad_bias = grad_scores.sum(0).view(heads, -1, width, height, width)
+            # Row by row, since the views of neighbouring rows overlap.
+            for row in range(start, stop):
+                grad_columns[:, :, row : row + height] += grad_bias[:, row - start]
+        grad_table = torch.zeros_like(table)
+        for column in range(width):
+            grad_table[:, :, column : column + width] += grad_columns[:, column]
+        grads = grad_q.unflatten(2, (height, width)), grad_k, grad_v, grad_table
+        return tuple(g.to(dtype) for g in grads)

@@ -1,0 +1,149 @@
+"""Attention and windows against their plain definitions."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hybrid_backbones.layers import attention
+from hybrid_backbones.layers.attention import (
+    decomposed_attention,
+    over_windows,
+    relative_logits,
+    table_attention,
+    window_padding,
+    window_partition,
+    window_unpartition,
+)
+
+
+@pytest.mark.parametrize('size', [(8, 12), (7, 10), (3, 9), (1, 1)])
+def test_windows_are_the_crops_of_the_padded_map(size):
+    x = torch.randn(2, *size, 5)
+    windows = window_partition(x, 4)
+    padded = torch.zeros(2, -(-size[0] // 4) * 4, -(-size[1] // 4) * 4, 5)
+    padded[:, : size[0], : size[1]] = x
+    crops = [
+        padded[n, top : top + 4, left : left + 4]
+        for n in range(2)
+        for top in range(0, padded.shape[1], 4)
+        for left in range(0, padded.shape[2], 4)
+    ]
+    assert torch.equal(windows, torch.stack(crops))
+    assert torch.equal(window_unpartition(windows, 4, size), x)
+
+
+@pytest.mark.parametrize('size', [(8, 12), (7, 10), (3, 9)])
+def test_padding_of_windows_is_where_the_map_is_not(size):
+    outside = window_partition(torch.ones(2, *size, 1), 4)[..., 0] == 0
+    rows, columns = window_padding(size, 4, 2, torch.device('cpu'))
+    assert torch.equal(rows[:, 0, 0, :, None] | columns[:, 0, 0, None], outside)
+
+
+# The last has more queries than are attended to at a time.
+@pytest.mark.parametrize('size', [(8, 18), (10, 14), (14, 10), (1, 1), (29, 31)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_decomposed_attention_is_that_over_all_pairs(size, dtype):
+    height, width = size
+    q, k, v = torch.randn(3, 2, 2, height * width, 6).to(dtype)
+    rel_height, rel_width = torch.randn(2 * height - 1, 6).to(dtype), torch.randn(2 * width - 1, 6).to(dtype)
+    scores = torch.zeros(2, 2, height, width, height, width)
+    for y in range(height):
+        for x in range(width):
+            query = q.unflatten(2, size)[:, :, y, x].float()
+            rows = query @ rel_height[height - 1 - y :][:height].float().t()
+            columns = query @ rel_width[width - 1 - x :][:width].float().t()
+            scores[:, :, y, x] = rows[..., None] + columns[..., None, :]
+    scores = scores.flatten(4).flatten(2, 3) + q.float() @ k.float().transpose(-1, -2)
+    expected = scores.softmax(-1) @ v.float()
+    parts = relative_logits(q, size, rel_height, rel_width)
+    tolerance = dict(rtol=1e-4, atol=1e-5) if dtype == torch.float32 else dict(rtol=0, atol=0.1)
+    for inputs in ((q, k, v, *parts), (q.clone().requires_grad_(), k, v, *parts)):
+        torch.testing.assert_close(decomposed_attention(*inputs).float(), expected, **tolerance)
+
+
+@pytest.mark.parametrize('size', [(8, 12), (7, 10), (3, 9), (2, 2)])
+def test_every_window_is_seen_once_and_alone(size):
+    x = torch.randn(2, *size, 3)
+    out = over_windows(lambda windows: windows - windows.mean((1, 2), keepdim=True), x, 4)
+    expected = x.clone()
+    for top in range(0, size[0], 4):
+        for left in range(0, size[1], 4):
+            window = expected[:, top : top + 4, left : left + 4]
+            window -= window.mean((1, 2), keepdim=True)
+    torch.testing.assert_close(out, expected)
+
+
+def table_attention_over_all_pairs(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+    height, width, dim = q.shape[2:]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
+    y, x = y.flatten(), x.flatten()
+    bias = table[:, y[:, None] - y + height - 1, x[:, None] - x + width - 1]
+    q, k, v = (t.flatten(2, 3) for t in (q, k, v))
+    weights = (q @ k.transpose(2, 3) / dim**0.5 + bias).softmax(-1)
+    return (weights @ v).unflatten(2, (height, width))
+
+
+# Few scores at a time take a map in parts: all of it, heads one by one, rows one by one.
+@pytest.mark.parametrize('scores', [2**24, 2**13, 1])
+@pytest.mark.parametrize('size', [(8, 18), (10, 14), (14, 10), (1, 1), (1, 6), (7, 1)])
+def test_table_attention_and_its_gradients_are_those_over_all_pairs(size, scores, monkeypatch):
+    monkeypatch.setattr(attention, '_SCORES', scores)
+    height, width = size
+    # As a linear layer with the heads first lays them out.
+    qkv = torch.randn(2, *size, 3, 12, dtype=torch.double, requires_grad=True)
+    table = torch.randn(3, 2 * height - 1, 2 * width - 1, dtype=torch.double, requires_grad=True)
+    parts = *qkv.permute(0, 3, 1, 2, 4).chunk(3, -1), table
+    expected, actual = table_attention_over_all_pairs(*parts), table_attention(*parts)
+    torch.testing.assert_close(actual, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(table_attention(*parts), expected)
+    grad = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(actual, (qkv, table), grad), torch.autograd.grad(expected, (qkv, table), grad)
+    )
+
+
+def test_table_attention_takes_the_middle_of_a_larger_table():
+    q, k, v = torch.randn(3, 2, 3, 4, 5, 8)
+    table = torch.randn(3, 13, 13)
+    expected = table_attention_over_all_pairs(q, k, v, table[:, 3:10, 2:11])
+    torch.testing.assert_close(table_attention(q, k, v, table), expected)
+
+
+@pytest.mark.parametrize('scores', [2**24, 1])
+def test_table_attention_in_bf16_is_near_that_over_all_pairs(scores, monkeypatch):
+    monkeypatch.setattr(attention, '_SCORES', scores)
+    parts = [*torch.randn(3, 1, 2, 9, 13, 8).bfloat16(), torch.randn(2, 17, 25).bfloat16()]
+    wide = [part.float().requires_grad_() for part in parts]
+    parts = [part.requires_grad_() for part in parts]
+    expected, actual = table_attention_over_all_pairs(*wide), table_attention(*parts)
+    torch.testing.assert_close(actual.float(), expected, rtol=0, atol=0.03)
+    grad = torch.randn_like(actual)
+    for a, b in zip(
+        torch.autograd.grad(actual, parts, grad), torch.autograd.grad(expected, wide, grad.float()), strict=True
+    ):
+        assert a.dtype == torch.bfloat16
+        assert (a.float() - b).norm() < 0.01 * b.norm()
+
+
+class LargestStorage(TorchDispatchMode):
+    """Numbers in the largest tensor that any operator returns, whatever view of it."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(t, Tensor):
+                self.numbers = max(self.numbers, t.untyped_storage().nbytes() // t.element_size())
+        return out
+
+
+def test_table_attention_lays_out_no_matrix_of_all_pairs(monkeypatch):
+    monkeypatch.setattr(attention, '_SCORES', 2**16)
+    q, k, v = (t.requires_grad_() for t in torch.randn(3, 1, 2, 24, 30, 8))
+    table = torch.randn(2, 47, 59, requires_grad=True)
+    with LargestStorage() as largest:
+        table_attention(q, k, v, table).sum().backward()
+    assert largest.numbers < 2 * (24 * 30) ** 2 / 5
