@@ -16,7 +16,7 @@ from hybrid_backbones.engine.model_checks import check_channels
 
 FOLDER = Path(__file__).parents[1] / 'configs'
 # Pretrained on ImageNet-22k at larger images: UperNet crops 640 pixels, as ConvNeXt-L.
-LARGE = {'conv2former_l'}
+LARGE = {'conv2former_l', 'hornet_l', 'hornet_l_gf', 'moat_2', 'moat_3', 'moat_4'}
 # Options of their family's configs rather than configs of their own.
 WITHOUT_CONFIG = {'conv2former_b_k7'}
 CONFIGS = sorted(path.stem for pattern in ('*_coco.py', '*_ade20k.py') for path in FOLDER.glob(pattern))
@@ -43,7 +43,9 @@ def test_all_are_there():
     expected |= {'overfit_maskrcnn_conv2former_n_coco', 'overfit_upernet_conv2former_n_ade20k'}
     for backbone in ('cvt_13', 'cvt_21', 'coatnet_0', 'coatnet_1', 'botnet_50'):
         expected |= {f'maskrcnn_{backbone}_coco', f'cascade_maskrcnn_{backbone}_coco', f'upernet_{backbone}_ade20k'}
-    assert set(CONFIGS) >= expected
+    for size in ('t', 's', 'b', 'l', 't_gf', 's_gf', 'b_gf', 'l_gf'):
+        expected |= {f'cascade_maskrcnn_hornet_{size}_coco', f'upernet_hornet_{size}_ade20k'}
+    assert set(CONFIGS) >= expected | {'maskrcnn_hornet_t_coco'}
     # Nor is any family or variant without one.
     assert {backbone_of(name) for name in CONFIGS} >= set(list_backbones()) - WITHOUT_CONFIG
 
@@ -69,8 +71,10 @@ def test_recipe(name):
     assert cfg.find_unused_parameters is False
     assert cfg.custom_imports.imports == ['hybrid_backbones']
     backbone = backbone_of(name)
+    # HorNet's recipes have filters of two sizes.
+    options = {key: value for key, value in cfg.model.backbone.items() if key == 'filter_image_size'}
     with torch.device('meta'):
-        ours, named = MODELS.build(cfg.model.backbone), create_backbone(backbone)
+        ours, named = MODELS.build(cfg.model.backbone), create_backbone(backbone, **options)
     shapes = [{key: value.shape for key, value in network.state_dict().items()} for network in (ours, named)]
     assert shapes[0] == shapes[1]
     large = backbone in LARGE

@@ -4,6 +4,8 @@ from .botnet import BoTNet
 from .coatnet import CoAtNet
 from .conv2former import Conv2Former
 from .cvt import CvT
+from .hornet import HorNet
+from .moat import MOAT
 from .pyramid import PyramidBackbone
 
-__all__ = ['BoTNet', 'CoAtNet', 'Conv2Former', 'CvT', 'PyramidBackbone']
+__all__ = ['MOAT', 'BoTNet', 'CoAtNet', 'Conv2Former', 'CvT', 'HorNet', 'PyramidBackbone']

@@ -19,6 +19,8 @@ TINY = {
     'BoTNet': dict(depths=(1, 1, 1, 2), width=8, heads=2, stride=2),
     'Conv2Former': dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), kernel_size=5),
     'CvT': dict(depths=(1, 1, 2), dims=(8, 16, 24), heads=(1, 2, 3)),
+    'MOAT': dict(depths=(1, 1, 2, 1), dims=(8, 8, 16, 32, 64)),
+    'HorNet': dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), orders=(2, 3, 3, 4), gf=(2, 3)),
 }
 
 # CvT's head reads the class token alone, whose query bypasses the last block's convolution.

@@ -1,0 +1,4 @@
+_base_ = './cascade_maskrcnn_hornet_l_coco.py'
+
+# The filters of published files, learned at 224 pixels, are resized as they are loaded.
+model = dict(backbone=dict(arch='large_gf', filter_image_size=384))

@@ -1,0 +1,3 @@
+_base_ = './cascade_maskrcnn_hornet_t_coco.py'
+
+model = dict(backbone=dict(arch='tiny_gf'))

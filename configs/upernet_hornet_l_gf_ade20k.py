@@ -1,0 +1,6 @@
+_base_ = './upernet_hornet_l_ade20k.py'
+
+# The filters of published files, learned at 224 pixels, are resized as they are loaded.
+model = dict(backbone=dict(arch='large_gf', filter_image_size=384, with_cp=True))
+
+optim_wrapper = dict(clip_grad=dict(max_norm=0.1, norm_type=2))

@@ -1,0 +1,6 @@
+_base_ = './upernet_hornet_t_ade20k.py'
+
+# The filters of published files, learned at 224 pixels, are resized as they are loaded.
+model = dict(backbone=dict(arch='tiny_gf', filter_image_size=384))
+
+optim_wrapper = dict(clip_grad=dict(max_norm=1.0, norm_type=2))

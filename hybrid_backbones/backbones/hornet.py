@@ -1,0 +1,332 @@
+"""HorNet: efficient high-order spatial interactions with recursive gated convolutions (arXiv 2207.14284).
+
+Official code: raoyongming/HorNet, `hornet.py` at ac9e210, MIT. Parameters carry its names and shapes, so its files load
+as they are. Kept as there: the scale of 1/3 behind the depthwise convolution, layer scale at 1e-6 at first, halves of
+the global filter's output interleaved channel by channel, weight decay on its `complex_weight`, which has four
+dimensions. Deliberate differences:
+
+- The head stands apart (`create_classifier`); an output norm per returned map, as in the authors' detectors, where it
+  is called `norm{i}` (`out_norm`).
+- Maps stay channels_last throughout: LayerNorm over a contiguous axis, 1x1 convolutions as matrix products. The first
+  one's two parts are computed apart, so that neither is a strided slice of the other's memory.
+- In inference, filters resized to the map at hand are kept for the last few sizes. Fourier transforms are never below
+  float32, and float64 for float64 maps.
+- The authors' detectors fail without pretrained weights; these start from scratch as well.
+
+Sizes are floored: 150x203 gives 37x50, 18x25, 9x12, 4x6. A global filter sees the whole map, so that padding an image
+changes what it says of the rest; and off the size it was learned at, it is an approximation.
+"""
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.depthwise import depthwise
+from ..layers.drop_path import DropPath
+from ..layers.linear import add_linear, linear
+from ..layers.norm import LayerNorm2d
+from ..layers.position import SizeCache
+from ..registry import register_backbone
+from .pyramid import PyramidBackbone
+
+# Table 1 and the official constructors; stages with `gf` have global filters instead of 7x7 convolutions.
+ARCHS = {
+    'tiny': dict(depths=(2, 3, 18, 2), dims=(64, 128, 256, 512), orders=(2, 3, 4, 5), gf=()),
+    'small': dict(depths=(2, 3, 18, 2), dims=(96, 192, 384, 768), orders=(2, 3, 4, 5), gf=()),
+    'base': dict(depths=(2, 3, 18, 2), dims=(128, 256, 512, 1024), orders=(2, 3, 4, 5), gf=()),
+    'large': dict(depths=(2, 3, 18, 2), dims=(192, 384, 768, 1536), orders=(2, 3, 4, 5), gf=()),
+    'tiny_gf': dict(depths=(2, 3, 18, 2), dims=(64, 128, 256, 512), orders=(2, 3, 4, 5), gf=(2, 3)),
+    'small_gf': dict(depths=(2, 3, 18, 2), dims=(96, 192, 384, 768), orders=(2, 3, 4, 5), gf=(2, 3)),
+    'base_gf': dict(depths=(2, 3, 18, 2), dims=(128, 256, 512, 1024), orders=(2, 3, 4, 5), gf=(2, 3)),
+    'large_gf': dict(depths=(2, 3, 18, 2), dims=(192, 384, 768, 1536), orders=(2, 3, 4, 5), gf=(2, 3)),
+}
+STRIDES = (4, 8, 16, 32)
+# Of the gates: the authors' `s` of gnConv.
+SCALE = 1 / 3
+
+
+def resize_filter(weight: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear resizing of a filter's real and imaginary plane, corners on corners.
+
+    Args:
+        weight: (C, h, w, 2).
+        height: Rows of the spectrum.
+        width: Columns of the spectrum.
+
+    Returns:
+        (C, height, width, 2); `weight` itself when it has that size.
+    """
+    if weight.shape[1:3] == (height, width):
+        return weight
+    planes = F.interpolate(weight.permute(3, 0, 1, 2), (height, width), mode='bilinear', align_corners=True)
+    return planes.permute(1, 2, 3, 0)
+
+
+class GlobalLocalFilter(nn.Module):
+    """A 3x3 convolution of one half of the channels, a filter in the frequency domain of the other.
+
+    Args:
+        dim: Channels.
+        height: Rows of the spectrum that the filter is learned at.
+        width: Columns of it, height // 2 + 1 for square images.
+    """
+
+    def __init__(self, dim: int, height: int, width: int) -> None:
+        super().__init__()
+        half = dim // 2
+        self.dw = nn.Conv2d(half, half, 3, padding=1, groups=half, bias=False)
+        self.complex_weight = nn.Parameter(torch.empty(half, height, width, 2))
+        nn.init.trunc_normal_(self.complex_weight, std=0.02)
+        self.pre_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.post_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.resized = SizeCache()
+
+    def forward(self, x: Tensor, scale: float) -> Tensor:
+        """The filtered map times `scale`; (N, H, W, C) in and out."""
+        local, wide = self.pre_norm(x).chunk(2, -1)
+        local = depthwise(local.contiguous(), self.dw.weight.to(x.dtype))
+        mixed = torch.stack([local, self._filter(wide).to(x.dtype)], -1).flatten(-2)
+        norm = self.post_norm
+        return F.layer_norm(mixed, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
+
+    def _filter(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        x = x.to(torch.promote_types(x.dtype, torch.float32)).permute(0, 3, 1, 2)
+        spectrum = torch.fft.rfft2(x, norm='ortho')
+        size = tuple(spectrum.shape[2:])
+        weight = self.resized(self.complex_weight, size, lambda: self._weight(*size))
+        return torch.fft.irfft2(spectrum * weight, (height, width), norm='ortho').permute(0, 2, 3, 1)
+
+    def _weight(self, height: int, width: int) -> Tensor:
+        weight = resize_filter(self.complex_weight, height, width)
+        return torch.view_as_complex(weight.to(torch.promote_types(weight.dtype, torch.float32)).contiguous())
+
+
+class GnConv(nn.Module):
+    """Recursive gated convolution, equations 3.3 and 3.4: ever wider parts of one depthwise convolution as gates.
+
+    Args:
+        dim: Channels.
+        order: Number of gates; the first is dim / 2 ** (order - 1) channels wide.
+        filter_shape: Of the spectrum of a global filter in place of the 7x7 convolution.
+    """
+
+    def __init__(self, dim: int, order: int, filter_shape: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.dims = [dim // 2**i for i in reversed(range(order))]
+        gates = sum(self.dims)
+        self.proj_in = nn.Conv2d(dim, 2 * dim, 1)
+        if filter_shape is None:
+            self.dwconv = nn.Conv2d(gates, gates, 7, padding=3, groups=gates)
+        else:
+            self.dwconv = GlobalLocalFilter(gates, *filter_shape)
+        self.proj_out = nn.Conv2d(dim, dim, 1)
+        self.pws = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(self.dims, self.dims[1:], strict=False))
+        self.scale = SCALE
+
+    def forward(self, x: Tensor, inplace: bool) -> Tensor:
+        """What `proj_out` reads, for (N, H, W, C); `inplace` overwrites intermediate results, without gradients."""
+        multiply = torch.Tensor.mul_ if inplace else torch.mul
+        weight, bias, first = self.proj_in.weight.flatten(1), self.proj_in.bias, self.dims[0]
+        y = linear(x, weight[:first], bias[:first])
+        gate, *gates = self._gates(linear(x, weight[first:], bias[first:])).split(self.dims, -1)
+        y = multiply(y, gate)
+        for pw, gate in zip(self.pws, gates, strict=True):
+            y = multiply(linear(y, pw.weight.flatten(1), pw.bias), gate)
+        return y
+
+    def _gates(self, x: Tensor) -> Tensor:
+        if isinstance(self.dwconv, GlobalLocalFilter):
+            return self.dwconv(x, self.scale)
+        weight, bias = self.dwconv.weight * self.scale, self.dwconv.bias * self.scale
+        return depthwise(x, weight.to(x.dtype), bias.to(x.dtype))
+
+    def fuse(self) -> None:
+        """Fold the scale into the layer before it."""
+        last = getattr(self.dwconv, 'post_norm', self.dwconv)
+        last.weight.mul_(self.scale)
+        last.bias.mul_(self.scale)
+        self.scale = 1.0
+
+
+class Block(nn.Module):
+    """Two residual branches, each scaled per channel; (N, H, W, C) in and out. In inference `x` is overwritten."""
+
+    def __init__(
+        self, dim: int, order: int, filter_shape: tuple[int, int] | None, drop_path: float, layer_scale_init: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.gnconv = GnConv(dim, order, filter_shape)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.gamma1 = nn.Parameter(torch.full((dim,), layer_scale_init))
+        self.gamma2 = nn.Parameter(torch.full((dim,), layer_scale_init))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inplace = not (self.training or torch.is_grad_enabled())
+        y = self.gnconv(self.norm1(x), inplace)
+        x = self._add(x, y, self.gnconv.proj_out, self.gamma1, inplace)
+        y = linear(self.norm2(x), self.pwconv1.weight, self.pwconv1.bias)
+        y = torch.ops.aten.gelu_(y) if inplace else F.gelu(y)
+        return self._add(x, y, self.pwconv2, self.gamma2, inplace)
+
+    def _add(self, x: Tensor, y: Tensor, last: nn.Module, scale: Tensor | None, inplace: bool) -> Tensor:
+        """`x` plus `last(y)` times layer scale."""
+        weight, bias = last.weight.flatten(1), last.bias
+        if scale is not None:
+            weight, bias = weight * scale[:, None], bias * scale
+        # Under autocast the two may differ: LayerNorm, the stem's last layer, is not of half precision on every device.
+        if not inplace or x.dtype != y.dtype:
+            return x + self.drop_path(linear(y, weight, bias))
+        add_linear(x, y, weight.to(y.dtype), bias.to(y.dtype))
+        return x
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Fold both scales of the first branch and the one of the second into layers before them."""
+        self.gnconv.fuse()
+        for name, last in (('gamma1', self.gnconv.proj_out), ('gamma2', self.pwconv2)):
+            scale = getattr(self, name)
+            if scale is not None:
+                last.weight.mul_(scale.view(-1, *[1] * (last.weight.ndim - 1)))
+                last.bias.mul_(scale)
+                setattr(self, name, None)
+
+
+class _Head(nn.Module):
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x.mean((2, 3))))
+
+
+@register_backbone(
+    hornet_t=dict(arch='tiny'),
+    hornet_s=dict(arch='small'),
+    hornet_b=dict(arch='base'),
+    hornet_l=dict(arch='large'),
+    hornet_t_gf=dict(arch='tiny_gf'),
+    hornet_s_gf=dict(arch='small_gf'),
+    hornet_b_gf=dict(arch='base_gf'),
+    hornet_l_gf=dict(arch='large_gf'),
+)
+class HorNet(PyramidBackbone):
+    """HorNet as a pyramid of strides 4, 8, 16, 32.
+
+    Args:
+        arch: A name in `ARCHS`, or a dict with the same keys.
+        out_indices: Stages whose maps are returned.
+        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
+        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
+        norm_eval: Of no effect: there is no BatchNorm.
+        with_cp: Recompute blocks in the backward pass.
+        out_norm: LayerNorm on every returned map.
+        layer_scale_init: Initial layer scale; 1e-6 as published, larger (0.1 to 1) learns faster from scratch.
+        filter_image_size: Side in pixels of the square images whose spectra give the global filters their size: 224,
+            or 384 as in the authors' `hornet_large_gf_img384`, their segmentors and their largest detector.
+        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    Raises:
+        ValueError: Unknown arch, or options outside the architecture.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = 'tiny',
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        out_norm: bool = True,
+        layer_scale_init: float = 1e-6,
+        filter_image_size: int = 224,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        depths, dims, orders, gf = self.parse_arch(arch, ARCHS)
+        super().__init__(dims, STRIDES, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        self.depths = depths[: self.num_stages]
+        self.downsample_layers = nn.ModuleList(
+            [nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), LayerNorm2d(dims[0]))]
+        )
+        for i in range(1, self.num_stages):
+            self.downsample_layers.append(
+                nn.Sequential(LayerNorm2d(dims[i - 1]), nn.Conv2d(dims[i - 1], dims[i], 2, stride=2))
+            )
+        rates = (drop_path_rate * i / max(1, sum(depths) - 1) for i in count())
+        self.stages = nn.ModuleList()
+        for i in range(self.num_stages):
+            side = filter_image_size // STRIDES[i]
+            shape = (side, side // 2 + 1) if i in gf else None
+            blocks = (Block(dims[i], orders[i], shape, next(rates), layer_scale_init) for _ in range(depths[i]))
+            self.stages.append(nn.Sequential(*blocks))
+        self._init_trunk()
+        self.finish(out_norm, LayerNorm2d)
+
+    def _init_trunk(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def num_blocks(self) -> int:
+        return sum(self.depths)
+
+    @property
+    def min_size(self) -> int:
+        return STRIDES[self.num_stages - 1]
+
+    @property
+    def checkpoint_ignores(self) -> tuple[str, ...]:
+        unbuilt = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.num_stages, 4))
+        return (r'(norm|head)\.', *unbuilt)
+
+    def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Filters of another size are resized to this network's, as the authors' detectors and segmentors do."""
+        own = {key: value.shape[1:3] for key, value in self.state_dict().items() if key.endswith('.complex_weight')}
+        fits = {key: resize_filter(value, *own[key]) for key, value in state.items() if key in own and value.ndim == 4}
+        return {**state, **fits}
+
+    def forward_stage(self, x: Tensor, index: int) -> Tensor:
+        x = self.downsample_layers[index](x)
+        x = x.permute(0, 2, 3, 1).contiguous()
+        for block in self.stages[index]:
+            x = self.run_block(block, x)
+        return x.permute(0, 3, 1, 2)
+
+    def fuse(self) -> 'HorNet':
+        for stage in self.stages:
+            for block in stage:
+                block.fuse()
+        return self
+
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        if index == -1:
+            return [self.downsample_layers[0]]
+        return [self.stages[index], *([self.downsample_layers[index]] if index else [])]
+
+    def build_head(self, num_classes: int) -> nn.Module:
+        return _Head(self.out_channels[-1], num_classes)
+
+    def layer_position(self, name: str) -> tuple[int, int]:
+        kind, _, rest = name.partition('.')
+        if kind == 'out_norms':
+            return self.num_stages, self.num_blocks + 1
+        parts = rest.split('.')
+        stage = int(parts[0])
+        if kind == 'downsample_layers' and stage == 0:
+            return -1, 0
+        block = int(parts[1]) if kind == 'stages' else 0
+        return stage, sum(self.depths[:stage]) + block + 1

@@ -1,0 +1,387 @@
+"""MOAT: alternating mobile convolution and attention brings strong vision models (arXiv 2210.01820).
+
+Official code, TensorFlow only: google-research/deeplab2, `model/pixel_encoder/moat.py` at 64bc1c1, Apache-2.0. Its
+variables load under their own names, in TensorFlow's layout or in PyTorch's, with the moving statistics that its own
+loader leaves behind. As there: BatchNorm eps 1e-3, LayerNorm eps 1e-5, TensorFlow's SAME padding, ceil at odd sizes
+(150x203 gives 38x51, 19x26, 10x13, 5x7), attention over the whole map and 3x3 pooling for dense prediction.
+Deliberate differences from the code:
+
+- Tables of relative positions are resized to the map of every image, where the code fixes the size when it is built,
+  from the tables as they were before loading.
+- No matrix over all pairs of positions, neither of scores nor of their bias, in inference or training.
+- Windows (`window_size`) need not divide the map: the last of a row or column are what remains of it.
+- Maps are those of the last block of each stage; its dense decoders read their GELU. An output norm per returned map
+  instead (`out_norm`), as dense prediction with ConvNeXt and Swin has it.
+- In inference BatchNorms are folded into the convolutions around them as they run; `fuse()` does it once and for all.
+
+Images are normalised with ImageNet's mean and deviation for MOAT-0, -1 and tiny-MOAT, to -1 .. 1 (mean = std = 127.5)
+for MOAT-2, -3 and -4.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..checkpoints.tensorflow import convert_variables
+from ..layers.attention import over_windows, table_attention
+from ..layers.depthwise import depthwise
+from ..layers.drop_path import DropPath
+from ..layers.folding import fold_before, fold_behind, set_weights
+from ..layers.linear import add_linear, linear
+from ..layers.norm import LayerNorm2d
+from ..layers.position import SizeCache, resize_table
+from ..layers.squeeze_excite import SqueezeExcite
+from ..registry import register_backbone
+from .pyramid import PyramidBackbone
+
+# As configured in the official code; the first of dims is the stem's.
+ARCHS = {
+    '0': dict(depths=(2, 3, 7, 2), dims=(64, 96, 192, 384, 768)),
+    '1': dict(depths=(2, 6, 14, 2), dims=(64, 96, 192, 384, 768)),
+    '2': dict(depths=(2, 6, 14, 2), dims=(128, 128, 256, 512, 1024)),
+    '3': dict(depths=(2, 12, 28, 2), dims=(160, 160, 320, 640, 1280)),
+    '4': dict(depths=(2, 12, 28, 2), dims=(256, 256, 512, 1024, 2048)),
+    'tiny_0': dict(depths=(2, 3, 7, 2), dims=(32, 32, 64, 128, 256)),
+    'tiny_1': dict(depths=(2, 3, 7, 2), dims=(40, 40, 80, 160, 320)),
+    'tiny_2': dict(depths=(2, 3, 7, 2), dims=(56, 56, 112, 224, 448)),
+    'tiny_3': dict(depths=(2, 3, 7, 2), dims=(80, 80, 160, 320, 640)),
+}
+HEAD_DIM = 32
+# Sides of the maps that the tables at strides 16 and 32 were learned on, whatever size the images had.
+TABLE_GRIDS = {2: 14, 3: 7}
+
+
+def _batch_norm(dim: int) -> nn.BatchNorm2d:
+    # Keras's defaults; its momentum is the complement of PyTorch's.
+    return nn.BatchNorm2d(dim, eps=1e-3, momentum=0.01)
+
+
+def _on_map(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer`, which takes (N, C, H, W), on (N, H, W, C)."""
+    return layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """GELU, in place without gradients: fresh buffers cost a CPU more than the arithmetic on them."""
+    # A crop goes to a new buffer: what follows reads it without gaps.
+    return F.gelu(x) if torch.is_grad_enabled() or not x.is_contiguous() else torch.ops.aten.gelu_(x)
+
+
+def _same_padding(size: Sequence[int]) -> tuple[list[int], tuple[slice, slice]]:
+    """TensorFlow's SAME padding of a 3x3 convolution with stride 2, as symmetric padding and the crop of its output.
+
+    An even side has padding behind it only. Two on both sides give that and one output too many, the first: to drop it
+    is cheaper than to copy the map into a padded one.
+    """
+    height, width = (1 - side % 2 for side in size)
+    return [1 + height, 1 + width], (slice(height, None), slice(width, None))
+
+
+def _pool(x: Tensor, kernel_size: int) -> Tensor:
+    """TensorFlow's SAME average pooling of (N, H, W, C) with stride 2, over what there is of the map."""
+    padding = [side % 2 * (kernel_size // 3) for side in x.shape[1:3]]
+    x = F.avg_pool2d(x.permute(0, 3, 1, 2), kernel_size, 2, padding, ceil_mode=True, count_include_pad=False)
+    return x.permute(0, 2, 3, 1)
+
+
+def _add(x: Tensor, y: Tensor, layer: nn.Module, drop_path: DropPath) -> Tensor:
+    """`x + drop_path(layer(y))` for a 1x1 convolution or linear layer; in place without gradients."""
+    weight, bias = layer.weight.flatten(1), layer.bias
+    if torch.is_grad_enabled() or drop_path.training:
+        return x + drop_path(linear(y, weight, bias))
+    add_linear(x, *(t.to(x.dtype) for t in (y, weight, bias)))
+    return x
+
+
+class Stem(nn.Module):
+    """Two 3x3 convolutions, the first with stride 2."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv_0 = nn.Conv2d(3, dim, 3, stride=2)
+        self.norm_0 = _batch_norm(dim)
+        self.conv_1 = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding, (rows, columns) = _same_padding(x.shape[2:])
+        weight, bias = (self.conv_0.weight, self.conv_0.bias) if self.norm_0.training else self._folded()
+        x = F.conv2d(x, weight, bias, 2, padding)[:, :, rows, columns]
+        return self.conv_1(F.gelu(self.norm_0(x) if self.norm_0.training else x))
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        if isinstance(self.norm_0, nn.Identity):
+            return self.conv_0.weight, self.conv_0.bias
+        return fold_behind(self.conv_0.weight, self.conv_0.bias, self.norm_0)
+
+    def fuse(self) -> None:
+        """Fold the BatchNorm into the convolution before it."""
+        set_weights(self.conv_0, *self._folded())
+        self.norm_0 = nn.Identity().eval()
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck with a norm in front; (N, H, W, C). In inference `x` may be overwritten."""
+
+    def __init__(
+        self, dim: int, out_dim: int, stride: int, pool_size: int, drop_path: float, squeeze: bool = True
+    ) -> None:
+        super().__init__()
+        hidden = 4 * out_dim
+        self.stride = stride
+        self.pool_size = pool_size
+        self.shortcut_conv = nn.Conv2d(dim, out_dim, 1) if dim != out_dim else None
+        self.pre_norm = _batch_norm(dim)
+        self.expand_conv = nn.Conv2d(dim, hidden, 1, bias=False)
+        self.expand_norm = _batch_norm(hidden)
+        self.depthwise_conv = nn.Conv2d(hidden, hidden, 3, stride, groups=hidden, bias=False)
+        self.depthwise_norm = _batch_norm(hidden)
+        self.se = SqueezeExcite(hidden, max(1, out_dim // 4)) if squeeze else nn.Identity()
+        self.shrink_conv = nn.Conv2d(hidden, out_dim, 1)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.expand_norm.training:
+            y = linear(_on_map(self.pre_norm, x), self.expand_conv.weight.flatten(1))
+            y = F.gelu(_on_map(self.expand_norm, y))
+            # The views give the gradient the strides of the parameter, which DistributedDataParallel compares.
+            weight = self.depthwise_conv.weight.flatten(1).view_as(self.depthwise_conv.weight)
+            y = F.gelu(_on_map(self.depthwise_norm, self._depthwise(y, weight, None)))
+        else:
+            (weight, bias), depthwise_weights = self._folded()
+            y = _gelu(linear(x, weight.flatten(1), bias))
+            y = _gelu(self._depthwise(y, *depthwise_weights))
+        return _add(self._shortcut(x), _on_map(self.se, y), self.shrink_conv, self.drop_path)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if self.stride == 2:
+            x = _pool(x, self.pool_size)
+        if self.shortcut_conv is not None:
+            x = linear(x, self.shortcut_conv.weight.flatten(1), self.shortcut_conv.bias)
+        return x
+
+    def _depthwise(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.stride == 1:
+            return depthwise(x, weight, bias)
+        padding, (rows, columns) = _same_padding(x.shape[1:3])
+        return depthwise(x, weight, bias, 2, padding)[:, rows, columns]
+
+    def _folded(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of the first two convolutions, with the BatchNorms around them."""
+        convs = self.expand_conv, self.depthwise_conv
+        if isinstance(self.expand_norm, nn.Identity):
+            return [(conv.weight, conv.bias) for conv in convs]
+        expand = fold_behind(*fold_before(self.pre_norm, convs[0].weight), self.expand_norm)
+        return [expand, fold_behind(convs[1].weight, None, self.depthwise_norm)]
+
+    def fuse(self) -> None:
+        """Fold the BatchNorms into the convolutions around them."""
+        for conv, folded in zip((self.expand_conv, self.depthwise_conv), self._folded(), strict=True):
+            set_weights(conv, *folded)
+        self.pre_norm = self.expand_norm = self.depthwise_norm = nn.Identity().eval()
+
+
+class Attention(nn.Module):
+    """Multi-head attention with a learned bias by relative position, up to its last layer; (N, H, W, C)."""
+
+    def __init__(self, dim: int, grid: int, window_size: int | None, position_tables: bool) -> None:
+        super().__init__()
+        self.heads = dim // HEAD_DIM
+        self.window_size = window_size
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        table = nn.Parameter(torch.empty(self.heads, 2 * grid - 1, 2 * grid - 1)) if position_tables else None
+        self.register_parameter('relative_position_embedding', table)
+        self.cache = SizeCache()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The heads' outputs, which `o` is to mix."""
+        window = self.window_size
+        if window is None or max(x.shape[1:3]) <= window:
+            return self._attend(x, self._table(*x.shape[1:3]))
+        table = self._table(window, window)
+        return over_windows(lambda part: self._attend(part, table), x, window)
+
+    def _attend(self, x: Tensor, table: Tensor | None) -> Tensor:
+        heads = (layer(x).unflatten(3, (self.heads, HEAD_DIM)) for layer in (self.q, self.k, self.v))
+        q, k, v = (t.permute(0, 3, 1, 2, 4) for t in heads)
+        if table is None:
+            out = F.scaled_dot_product_attention(*(t.flatten(2, 3) for t in (q, k, v))).unflatten(2, q.shape[2:4])
+        else:
+            out = table_attention(q, k, v, table.to(q.dtype))
+        return out.permute(0, 2, 3, 1, 4).flatten(3)
+
+    def _table(self, height: int, width: int) -> Tensor | None:
+        """Bias by offset on a map of that size, (heads, 2 * height - 1, 2 * width - 1)."""
+        table = self.relative_position_embedding
+        if table is None:
+            return None
+        # The authors' offsets are those of the key seen from the query, table_attention's the other way round.
+        sides = 2 * height - 1, 2 * width - 1
+        return self.cache(table, sides, lambda: resize_table(table, *sides).flip(1, 2))
+
+
+class MOATBlock(MBConv):
+    """Inverted bottleneck without squeeze-and-excitation in place of an MLP, then attention; (N, H, W, C)."""
+
+    def __init__(
+        self,
+        dim: int,
+        out_dim: int,
+        stride: int,
+        pool_size: int,
+        drop_path: float,
+        grid: int,
+        window_size: int | None,
+        position_tables: bool,
+    ) -> None:
+        super().__init__(dim, out_dim, stride, pool_size, drop_path, squeeze=False)
+        self.attention_norm = nn.LayerNorm(out_dim, eps=1e-5)
+        self.attention = Attention(out_dim, grid, window_size, position_tables)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        return _add(x, self.attention(self.attention_norm(x)), self.attention.o, self.drop_path)
+
+
+class _Head(nn.Module):
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.final_layer_norm = LayerNorm2d(dim, eps=1e-5)
+        self.logits_head = nn.Conv2d(dim, num_classes, 1)
+        nn.init.normal_(self.logits_head.weight, std=0.02)
+        nn.init.zeros_(self.logits_head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits_head(self.final_layer_norm(x.mean((2, 3), keepdim=True))).flatten(1)
+
+
+@register_backbone(**{f'moat_{arch}'.replace('moat_tiny', 'tiny_moat'): dict(arch=arch) for arch in ARCHS})
+class MOAT(PyramidBackbone):
+    """MOAT as a pyramid of strides 4, 8, 16, 32.
+
+    Args:
+        arch: A name in `ARCHS`, or a dict with the same keys.
+        pool_size: Kernel of the average pooling in shortcuts: 3 for dense prediction, 2 for classification.
+        window_size: None, or the sides in positions of the windows that attention at strides 16 and 32 stays within,
+            (14, 7) where the authors use windows: less work at large images. Maps that a window covers stay whole.
+        position_tables: False for the authors' networks without relative positions (`no_pe`).
+        out_indices: Stages whose maps are returned.
+        drop_path_rate: Stochastic depth, growing linearly from 0 in the first block to this after the last; the
+            authors' is 0.2, 0.3, 0.3, 0.6, 0.7 for MOAT-0 to -4 and 0, 0, 0, 0.1 for tiny-MOAT.
+        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
+        norm_eval: Keep BatchNorm statistics fixed during training.
+        with_cp: Recompute blocks in the backward pass.
+        out_norm: LayerNorm on every returned map.
+        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' variables, saved by name.
+
+    Raises:
+        ValueError: Unknown arch, or options outside the architecture.
+    """
+
+    no_weight_decay = ('relative_position_embedding',)
+    classifier_options = dict(out_norm=False, pool_size=2)
+    # moat/block_02_00/depthwise_conv/depthwise_kernel -> stages.2.0.depthwise_conv.weight
+    checkpoint_renames = (
+        (r'^moat/', ''),
+        (r'^block_0(\d)_0?(\d+)/', r'stages/\1/\2/'),
+        (r'/se/reduce_conv2d/', '/se/fc1/'),
+        (r'/se/expand_conv2d/', '/se/fc2/'),
+        (r'/(?:(?:depthwise_)?kernel|gamma)$', '.weight'),
+        (r'/beta$', '.bias'),
+        (r'/moving_mean$', '.running_mean'),
+        (r'/moving_variance$', '.running_var'),
+        (r'/', '.'),
+    )
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = '0',
+        pool_size: int = 3,
+        window_size: Sequence[int] | None = None,
+        position_tables: bool = True,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        out_norm: bool = True,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        depths, dims = self.parse_arch(arch, ARCHS)
+        if pool_size not in (2, 3):
+            raise ValueError(f'pool_size={pool_size} of MOAT: expected 2 or 3')
+        if window_size is not None and (len(window_size) != 2 or min(window_size) < 1):
+            raise ValueError(f'window_size={window_size} of MOAT: expected None or two positive numbers of positions')
+        super().__init__(dims[1:], (4, 8, 16, 32), out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        self.depths = depths[: self.num_stages]
+        windows = dict(zip(TABLE_GRIDS, window_size or (None, None), strict=True))
+        self.stem = Stem(dims[0])
+        self.stages = nn.ModuleList()
+        for i, depth in enumerate(self.depths):
+            blocks = []
+            for j in range(depth):
+                drop_path = drop_path_rate * (sum(depths[:i]) + j) / sum(depths)
+                options = (dims[i + min(j, 1)], dims[i + 1], 1 if j else 2, pool_size, drop_path)
+                attends = i in TABLE_GRIDS
+                blocks.append(
+                    MOATBlock(*options, TABLE_GRIDS[i], windows[i], position_tables) if attends else MBConv(*options)
+                )
+            self.stages.append(nn.Sequential(*blocks))
+        self._init_trunk()
+        self.finish(out_norm, LayerNorm2d)
+
+    def _init_trunk(self) -> None:
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith('bias'):
+                nn.init.zeros_(parameter)
+
+    @staticmethod
+    def convert_checkpoint(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return convert_variables(state, 'moat/')
+
+    @property
+    def num_blocks(self) -> int:
+        return sum(self.depths)
+
+    @property
+    def min_size(self) -> int:
+        return self.out_strides[-1]
+
+    @property
+    def checkpoint_ignores(self) -> tuple[str, ...]:
+        unbuilt = (rf'stages\.{i}\.' for i in range(self.num_stages, 4))
+        return (r'(final_layer_norm|logits_head)\.', *unbuilt)
+
+    def forward_stage(self, x: Tensor, index: int) -> Tensor:
+        if index == 0:
+            x = self.stem(x)
+        x = x.permute(0, 2, 3, 1).contiguous()
+        for block in self.stages[index]:
+            x = self.run_block(block, x)
+        return x.permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def fuse(self) -> 'MOAT':
+        for module in self.modules():
+            if isinstance(module, Stem | MBConv):
+                module.fuse()
+        return self
+
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        return [self.stem if index == -1 else self.stages[index]]
+
+    def build_head(self, num_classes: int) -> nn.Module:
+        return _Head(self.out_channels[-1], num_classes)
+
+    def layer_position(self, name: str) -> tuple[int, int]:
+        kind, _, rest = name.partition('.')
+        if kind == 'out_norms':
+            return self.num_stages, self.num_blocks + 1
+        if kind == 'stem':
+            return -1, 0
+        stage, block, *_ = rest.split('.')
+        return int(stage), sum(self.depths[: int(stage)]) + int(block) + 1
