@@ -317,6 +317,9 @@ class CoAtNet(PyramidBackbone):
             raise ValueError(f'table_size={table_size} of CoAtNet: expected a positive multiple of 32')
         if window_size is not None and window_size < 1:
             raise ValueError(f'window_size={window_size} of CoAtNet: expected None or a positive number of positions')
+        for kind, dim in zip(stages, dims[1:], strict=True):
+            if kind == 'T' and dim % HEAD_DIM:
+                raise ValueError(f'CoAtNet with stages={stages!r} attends in {dim} channels: not heads of {HEAD_DIM}')
         strides = (4, 8, 16, 32)
         super().__init__(dims[1:], strides, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.depths = depths[: self.num_stages]

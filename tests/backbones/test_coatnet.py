@@ -48,7 +48,7 @@ def test_parameters_are_timm_s_to_the_last_number(name):
     assert {k: v.shape for k, v in actual.items()} == {k: v.shape for k, v in expected.items()}
 
 
-TINY = dict(depths=(1, 1, 2, 1), dims=(8, 8, 16, 64, 96))
+TINY = dict(depths=(1, 1, 2, 1), dims=(8, 8, 32, 64, 96))
 
 
 def build(**options) -> CoAtNet:
@@ -222,7 +222,8 @@ def test_features_change_smoothly_as_the_grid_grows():
         features.append(F.interpolate(third[..., 1:-1, 1:-1], (12, 12), mode='bilinear'))
     steps = torch.tensor([(b - a).norm() / a.norm() for a, b in pairwise(features)])
     assert steps.max() < 0.1
-    assert steps.max() < 2 * steps.min()
+    # They shrink as the image grows; a jump would stand out of the others.
+    assert steps.max() < 2 * steps.median()
 
 
 @pytest.mark.parametrize('stages', ['CCCC', 'CCCT', 'CCTT', 'CTTT'])
@@ -240,12 +241,13 @@ def test_the_layout_is_what_was_asked_for(stages):
         (dict(stages='cctt'), "stages='cctt'"),
         (dict(table_size=100), 'table_size=100.*multiple of 32'),
         (dict(window_size=0), 'window_size=0.*positive'),
+        (dict(arch=dict(TINY, dims=(8, 8, 32, 48, 96))), 'attends in 48 channels.*heads of 32'),
     ],
     ids=str,
 )
 def test_options_it_does_not_have_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
-        CoAtNet(arch=TINY, **options)
+        CoAtNet(**dict(arch=TINY) | options)
 
 
 def test_files_trained_at_another_size_load_with_their_table_size(tmp_path):
