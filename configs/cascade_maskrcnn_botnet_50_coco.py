@@ -1,12 +1,13 @@
 _base_ = './_base_/cascade_maskrcnn_coco.py'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights.
-    # Two images a GPU are too few for statistics in every block: ImageNet's stay. From scratch: False, and SyncBN.
-    backbone=dict(_delete_=True, type='BoTNet', arch='50', norm_eval=True),
+    # No weights are published. BatchNorm learns its statistics, over all GPUs; with pretrained weights and few images,
+    # norm_eval=True keeps those.
+    backbone=dict(_delete_=True, type='BoTNet', arch='50'),
     neck=dict(in_channels=[256, 512, 1024, 2048]),
 )
 
+sync_bn = 'torch'
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4, weight_decay=0.05),

@@ -1,13 +1,14 @@
 _base_ = './_base_/upernet_ade20k.py'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights.
-    # Two images a GPU are too few for statistics in every block: ImageNet's stay. From scratch: False, and SyncBN.
-    backbone=dict(_delete_=True, type='BoTNet', arch='s1_50', norm_eval=True),
+    # No weights are published. BatchNorm learns its statistics, over all GPUs; with pretrained weights and few images,
+    # norm_eval=True keeps those.
+    backbone=dict(_delete_=True, type='BoTNet', arch='s1_50'),
     decode_head=dict(in_channels=[256, 512, 1024, 2048]),
     auxiliary_head=dict(in_channels=1024),
 )
 
+sync_bn = 'torch'
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(
     optimizer=dict(lr=1e-4, weight_decay=0.05),
