@@ -13,7 +13,8 @@ squeeze-and-excitation of a quarter of the block's output channels. Deliberate d
 - In inference BatchNorms are folded into the convolutions around them as they run; `fuse()` does it once and for all.
 - The head stands apart (`create_classifier`); an output norm per returned map (`out_norm`).
 
-timm's `_rw` and `rmlp` models are other networks, with other widths, activations, pooling, and order of layers.
+timm's `_rw` and `rmlp` models are other networks, with other widths, activations, pooling, and order of layers; the
+bias of the latter, a function of the offset for any size, is an option (`table_size=None`).
 """
 
 import math
@@ -30,7 +31,7 @@ from ..layers.drop_path import DropPath
 from ..layers.folding import fold_before, fold_behind, set_weights
 from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
-from ..layers.position import SizeCache, resize_table
+from ..layers.position import RelativeMLP, RelativeTable
 from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_backbone
 from .pyramid import PyramidBackbone
@@ -161,34 +162,15 @@ class MBConv(nn.Module):
         self.pre_norm = self.norm1 = self.norm2 = nn.Identity().eval()
 
 
-class RelativeTable(nn.Module):
-    """Bias of attention by the offset of key to query, learned on a square grid, for a grid of any size."""
-
-    def __init__(self, grid: int, heads: int) -> None:
-        super().__init__()
-        self.side = 2 * grid - 1
-        self.relative_position_bias_table = nn.Parameter(torch.empty(self.side**2, heads))
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.cache = SizeCache()
-
-    def forward(self, height: int, width: int) -> Tensor:
-        """(heads, 2 * height - 1, 2 * width - 1)."""
-        return self.cache(self.relative_position_bias_table, (height, width), lambda: self._resized(height, width))
-
-    def _resized(self, height: int, width: int) -> Tensor:
-        table = self.relative_position_bias_table.view(self.side, self.side, -1).permute(2, 0, 1)
-        return resize_table(table, 2 * height - 1, 2 * width - 1)
-
-
 class Attention(nn.Module):
     """Multi-head attention with a bias by relative position, up to its last layer; (N, H, W, C) in and out."""
 
-    def __init__(self, dim: int, out_dim: int, grid: int, window_size: int | None) -> None:
+    def __init__(self, dim: int, out_dim: int, grid: int | None, window_size: int | None) -> None:
         super().__init__()
         self.heads = out_dim // HEAD_DIM
         self.window_size = window_size
         self.qkv = nn.Conv2d(dim, 3 * out_dim, 1)
-        self.rel_pos = RelativeTable(grid, self.heads)
+        self.rel_pos = RelativeMLP(self.heads) if grid is None else RelativeTable(grid, self.heads)
         self.proj = nn.Conv2d(out_dim, out_dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -229,7 +211,7 @@ class TransformerBlock(nn.Module):
     """Attention and MLP, each with a pre-norm; (N, C, H, W), channels_last. In inference `x` may be overwritten."""
 
     def __init__(
-        self, dim: int, out_dim: int, stride: int, drop_path: float, grid: int, window_size: int | None
+        self, dim: int, out_dim: int, stride: int, drop_path: float, grid: int | None, window_size: int | None
     ) -> None:
         super().__init__()
         self.shortcut = Shortcut(dim, out_dim) if stride == 2 else nn.Identity()
@@ -279,7 +261,8 @@ class CoAtNet(PyramidBackbone):
         stages: Kinds of the four stages, convolutional (C) or Transformer (T): 'CCTT' of the published networks, or
             another of `LAYOUTS`.
         table_size: Image size in pixels at which the tables of relative positions are stored; that of the training
-            of the checkpoint to load.
+            of the checkpoint to load. None for a small network of the offset instead of tables, which is of no size:
+            the bias of timm's `coatnet_rmlp` networks. No published file of these architectures has it.
         window_size: None, or the side in positions of the windows that attention stays within: less work at large
             images, but another function than the one that was pretrained. A grid that one window covers stays whole.
         out_indices: Stages whose maps are returned.
@@ -300,7 +283,7 @@ class CoAtNet(PyramidBackbone):
         self,
         arch: str | dict[str, Any] = '0',
         stages: str = 'CCTT',
-        table_size: int = 224,
+        table_size: int | None = 224,
         window_size: int | None = None,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,
@@ -313,8 +296,8 @@ class CoAtNet(PyramidBackbone):
         depths, dims = self.parse_arch(arch, ARCHS)
         if stages not in LAYOUTS:
             raise ValueError(f'stages={stages!r} of CoAtNet; choose one of {", ".join(LAYOUTS)}')
-        if table_size <= 0 or table_size % 32:
-            raise ValueError(f'table_size={table_size} of CoAtNet: expected a positive multiple of 32')
+        if table_size is not None and (table_size <= 0 or table_size % 32):
+            raise ValueError(f'table_size={table_size} of CoAtNet: expected None or a positive multiple of 32')
         if window_size is not None and window_size < 1:
             raise ValueError(f'window_size={window_size} of CoAtNet: expected None or a positive number of positions')
         for kind, dim in zip(stages, dims[1:], strict=True):
@@ -330,7 +313,7 @@ class CoAtNet(PyramidBackbone):
             blocks = []
             for j in range(depths[i]):
                 options = (dims[i + min(j, 1)], dims[i + 1], 1 if j else 2, next(rates))
-                attends = (table_size // strides[i], window_size)
+                attends = (table_size and table_size // strides[i], window_size)
                 blocks.append(MBConv(*options) if kind == 'C' else TransformerBlock(*options, *attends))
             self.stages.append(Stage(blocks))
         self._init_trunk()

@@ -1,5 +1,6 @@
-"""Relative-position tables at the size of the map at hand, whatever size they were learned at."""
+"""Bias of attention by relative position on the map at hand, whatever size it was learned at."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
@@ -74,3 +75,45 @@ def resize_line(table: Tensor, length: int) -> Tensor:
     if table.shape[0] == length:
         return table
     return resize_table(table.t()[:, None], 1, length)[:, 0].t()
+
+
+class RelativeTable(nn.Module):
+    """Bias of attention by the offset of key to query, learned on a square grid, for a grid of any size."""
+
+    def __init__(self, grid: int, heads: int) -> None:
+        super().__init__()
+        self.side = 2 * grid - 1
+        self.relative_position_bias_table = nn.Parameter(torch.empty(self.side**2, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.cache = SizeCache()
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """(heads, 2 * height - 1, 2 * width - 1)."""
+        return self.cache(self.relative_position_bias_table, (height, width), lambda: self._resized(height, width))
+
+    def _resized(self, height: int, width: int) -> Tensor:
+        table = self.relative_position_bias_table.view(self.side, self.side, -1).permute(2, 0, 1)
+        return resize_table(table, 2 * height - 1, 2 * width - 1)
+
+
+class RelativeMLP(nn.Module):
+    """Bias of attention by the offset of key to query as a function of its logarithms, for a grid of any size.
+
+    Swin V2's log-spaced continuous position bias (arXiv 2111.09883, section 3.3) as timm's `RelPosMlp` has it for
+    CoAtNet: offsets in pixels of the map, no limit of the bias; without timm's dropout inside.
+    """
+
+    def __init__(self, heads: int, hidden: int = 512) -> None:
+        super().__init__()
+        layers = dict(fc1=nn.Linear(2, hidden), act=nn.ReLU(), fc2=nn.Linear(hidden, heads))
+        self.mlp = nn.Sequential(OrderedDict(layers))
+        for layer in (self.mlp.fc1, self.mlp.fc2):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """(heads, 2 * height - 1, 2 * width - 1)."""
+        like = self.mlp.fc1.weight
+        lines = [torch.arange(1 - side, side, device=like.device, dtype=like.dtype) for side in (height, width)]
+        offsets = torch.stack(torch.meshgrid(*lines, indexing='ij'), -1)
+        return self.mlp(offsets.sign() * offsets.abs().log1p()).permute(2, 0, 1)

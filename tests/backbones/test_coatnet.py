@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.backbones.coatnet import CoAtNet, MBConv, PooledNorm, TransformerBlock
 from hybrid_backbones.checkpoints import CheckpointError, load_pretrained
+from hybrid_backbones.layers.attention import table_attention
+from hybrid_backbones.layers.position import RelativeMLP
 
 NAMES = [f'coatnet_{i}' for i in range(5)]
 
@@ -224,6 +226,34 @@ def test_features_change_smoothly_as_the_grid_grows():
     assert steps.max() < 0.1
     # They shrink as the image grows; a jump would stand out of the others.
     assert steps.max() < 2 * steps.median()
+
+
+@pytest.mark.parametrize('grid', [(14, 14), (5, 9)])
+def test_bias_without_tables_is_that_of_timm_s_rmlp_networks(shared, grid):
+    from timm.layers import RelPosMlp
+
+    prefix = 'stages.2.blocks.1.attn.rel_pos.'
+    state = Golden(shared, 'coatnet_rmlp_1_rw_224').state_dict()
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    ours, theirs = RelativeMLP(12, 384), RelPosMlp(grid, num_heads=12, hidden_dim=384).eval()
+    ours.load_state_dict(state)
+    theirs.load_state_dict(state, strict=False)
+    q = torch.randn(2, 12, *grid, 8)
+    flat = q.flatten(2, 3)
+    with torch.no_grad():
+        expected = (flat @ flat.transpose(2, 3) * 8**-0.5 + theirs.get_bias()).softmax(-1) @ flat
+        torch.testing.assert_close(table_attention(q, q, q, ours(*grid)).flatten(2, 3), expected)
+
+
+def test_a_network_without_tables_learns_its_bias_at_every_size():
+    network = build(table_size=None).train()
+    assert not any('table' in key for key in network.state_dict())
+    for size in ((75, 130), (64, 64)):
+        network.zero_grad()
+        sum(m.square().mean() for m in network(torch.randn(2, 3, *size, dtype=torch.double))).backward()
+        biases = [parameter for name, parameter in network.named_parameters() if 'rel_pos' in name and '0.attn' in name]
+        # Of the last layer's bias, one number for all keys, a softmax sees nothing.
+        assert all(b.grad.any() for b in biases if b.ndim > 1)
 
 
 @pytest.mark.parametrize('stages', ['CCCC', 'CCCT', 'CCTT', 'CTTT'])
