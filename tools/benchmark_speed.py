@@ -2,6 +2,7 @@
 
 python tools/benchmark_speed.py conv2former_t timm:convnext_tiny --size 800 1344
 python tools/benchmark_speed.py cvt_13 transformers:cvt --size 800 1344 --memory-format contiguous
+python tools/benchmark_speed.py botnet_50 plain:botnet_50 --size 800 1344
 """
 
 import argparse
@@ -10,7 +11,9 @@ import argparse
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        'names', nargs='+', help='of this package, timm:NAME or transformers:TYPE; all over the last one'
+        'names',
+        nargs='+',
+        help='ours, timm:NAME, transformers:TYPE or plain:botnet_50; all over the last one',
     )
     parser.add_argument('--size', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
     parser.add_argument('--batch-size', type=int, default=1)

@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..backbones.botnet import Attention
+from ..layers.attention import relative_logits
 from ..registry import create_backbone, list_backbones
 
 MEMORY_FORMATS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
@@ -52,11 +54,32 @@ class _HiddenStates(nn.Module):
         return self.network(x, output_hidden_states=True).hidden_states
 
 
+class _AllPairs(Attention):
+    """BoTNet's attention as published, with scores and bias of all pairs of positions laid out."""
+
+    def _attend(self, qkv: Tensor, padding: None) -> Tensor:
+        n, height, width, _ = qkv.shape
+        q, k, v = qkv.reshape(n, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q = q * self.scale
+        rows, columns = relative_logits(q, (height, width), *self._tables((height, width)))
+        scores = q @ k.transpose(2, 3) + (rows[..., None] + columns[..., None, :]).flatten(3)
+        return (scores.softmax(-1) @ v).transpose(1, 2).reshape(n, height, width, -1)
+
+
+def _plain(name: str) -> nn.Module:
+    network = create_backbone(name)
+    for attention in network.modules():
+        if isinstance(attention, Attention):
+            attention.__class__ = _AllPairs
+    return network
+
+
 def create_network(name: str, fuse: bool = False, size: tuple[int, int] | None = None) -> nn.Module:
     """A backbone of ours, or timm's feature pyramid of that name (with or without `timm:` in front).
 
     `transformers:TYPE` is that library's network of a model type at its default configuration: `transformers:cvt` is
-    CvT-13. Networks of timm that serve one size are built for `size`.
+    CvT-13. `plain:botnet_50` is ours with the matrix of all pairs that its authors make. Networks of timm that serve
+    one size are built for `size`.
 
     Raises:
         ValueError: None of them has it.
@@ -64,6 +87,8 @@ def create_network(name: str, fuse: bool = False, size: tuple[int, int] | None =
     if name in list_backbones():
         network = create_backbone(name)
         return network.fuse() if fuse else network
+    if name.startswith('plain:') and name.removeprefix('plain:') in list_backbones('botnet*'):
+        return _plain(name.removeprefix('plain:'))
     if name.startswith('transformers:'):
         from transformers import AutoConfig, AutoModel
 
