@@ -15,7 +15,6 @@ Deliberate differences from the gist:
 """
 
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from ..layers.attention import (
     window_partition,
     window_unpartition,
 )
-from ..layers.drop_path import DropPath
+from ..layers.drop_path import DropPath, linear_rates
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_line
 from ..registry import register_backbone
@@ -240,7 +239,7 @@ class BoTNet(PyramidBackbone):
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
 
-        rates = (drop_path_rate * i / max(1, sum(depths) - 1) for i in count())
+        rates = linear_rates(drop_path_rate, sum(depths))
         in_channels, in_stride = width, 4
         for i in range(self.num_stages):
             blocks = []
@@ -262,10 +261,6 @@ class BoTNet(PyramidBackbone):
             elif isinstance(module, Bottleneck):
                 # Every block starts as its shortcut.
                 nn.init.zeros_(module.bn3.weight)
-
-    @property
-    def num_blocks(self) -> int:
-        return sum(self.depths)
 
     @property
     def min_size(self) -> int:
@@ -299,11 +294,6 @@ class BoTNet(PyramidBackbone):
     def build_head(self, num_classes: int) -> nn.Module:
         return _Head(self.out_channels[-1], num_classes)
 
-    def layer_position(self, name: str) -> tuple[int, int]:
-        kind, _, rest = name.partition('.')
-        if kind == 'out_norms':
-            return self.num_stages, self.num_blocks + 1
-        if not kind.startswith('layer'):
-            return -1, 0
-        stage = int(kind.removeprefix('layer')) - 1
-        return stage, sum(self.depths[:stage]) + int(rest.split('.')[0]) + 1
+    def block_of(self, name: str) -> tuple[int, int]:
+        kind, block, *_ = name.split('.')
+        return (int(kind.removeprefix('layer')) - 1, int(block)) if kind.startswith('layer') else (-1, 0)

@@ -19,7 +19,6 @@ bias of the latter, a function of the offset for any size, is an option (`table_
 
 import math
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.attention import over_windows, table_attention
-from ..layers.drop_path import DropPath
+from ..layers.drop_path import DropPath, linear_rates
 from ..layers.folding import fold_before, fold_behind, set_weights
 from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
@@ -306,7 +305,7 @@ class CoAtNet(PyramidBackbone):
         strides = (4, 8, 16, 32)
         super().__init__(dims[1:], strides, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.depths = depths[: self.num_stages]
-        rates = (drop_path_rate * i / max(1, sum(depths) - 1) for i in count())
+        rates = linear_rates(drop_path_rate, sum(depths))
         self.stem = Stem(dims[0])
         self.stages = nn.ModuleList()
         for i, kind in enumerate(stages[: self.num_stages]):
@@ -331,10 +330,6 @@ class CoAtNet(PyramidBackbone):
                     nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-
-    @property
-    def num_blocks(self) -> int:
-        return sum(self.depths)
 
     @property
     def min_size(self) -> int:
@@ -365,11 +360,8 @@ class CoAtNet(PyramidBackbone):
     def build_head(self, num_classes: int) -> nn.Module:
         return _Head(self.out_channels[-1], num_classes)
 
-    def layer_position(self, name: str) -> tuple[int, int]:
-        kind, _, rest = name.partition('.')
-        if kind == 'out_norms':
-            return self.num_stages, self.num_blocks + 1
-        if kind == 'stem':
+    def block_of(self, name: str) -> tuple[int, int]:
+        if name.startswith('stem.'):
             return -1, 0
-        stage, _, block, *_ = rest.split('.')
-        return int(stage), sum(self.depths[: int(stage)]) + int(block) + 1
+        _, stage, _, block, *_ = name.split('.')
+        return int(stage), int(block)

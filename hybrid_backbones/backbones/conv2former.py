@@ -14,7 +14,6 @@ differences from the code:
 """
 
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from ..layers.drop_path import DropPath
 from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
-from .pyramid import PyramidBackbone
+from .convnext_layout import ConvNeXtLayout
 
 # Table 1 and the official constructors; base_k7 is their `conv2former_b_22k`.
 ARCHS = {
@@ -223,7 +222,7 @@ def _stem(dim: int) -> nn.Sequential:
     conv2former_b_k7=dict(arch='base_k7'),
     conv2former_l=dict(arch='large'),
 )
-class Conv2Former(PyramidBackbone):
+class Conv2Former(ConvNeXtLayout):
     """Conv2Former as a pyramid of strides 4, 8, 16, 32.
 
     Args:
@@ -241,6 +240,8 @@ class Conv2Former(PyramidBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    head_keys = r'(head|pred)\.'
+
     def __init__(
         self,
         arch: str | dict[str, Any] = 'tiny',
@@ -255,69 +256,19 @@ class Conv2Former(PyramidBackbone):
     ) -> None:
         depths, dims, kernel_size = self.parse_arch(arch, ARCHS)
         super().__init__(dims, (4, 8, 16, 32), out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        self.depths = depths[: self.num_stages]
-        self.downsample_layers = nn.ModuleList([_stem(dims[0])])
-        for i in range(1, self.num_stages):
-            self.downsample_layers.append(
-                nn.Sequential(LayerNorm2d(dims[i - 1]), nn.Conv2d(dims[i - 1], dims[i], 2, stride=2))
-            )
-        rates = (drop_path_rate * i / max(1, sum(depths) - 1) for i in count())
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(Block(dims[i], kernel_size, next(rates), layer_scale_init) for _ in range(depths[i])))
-            for i in range(self.num_stages)
+        self.build_trunk(
+            _stem(dims[0]),
+            depths,
+            dims,
+            drop_path_rate,
+            lambda stage, rate: Block(dims[stage], kernel_size, rate, layer_scale_init),
         )
-        self._init_trunk()
         self.finish(out_norm, LayerNorm2d)
-
-    def _init_trunk(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    @property
-    def num_blocks(self) -> int:
-        return sum(self.depths)
 
     @property
     def min_size(self) -> int:
         # ceil(H / 2) by the stem's first convolution, then one floored halving per stage.
         return 2 ** (self.num_stages + 1) - 1
 
-    @property
-    def checkpoint_ignores(self) -> tuple[str, ...]:
-        unbuilt = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.num_stages, 4))
-        return (r'(head|pred)\.', *unbuilt)
-
-    def forward_stage(self, x: Tensor, index: int) -> Tensor:
-        x = self.downsample_layers[index](x)
-        x = x.permute(0, 2, 3, 1).contiguous()
-        for block in self.stages[index]:
-            x = self.run_block(block, x)
-        return x.permute(0, 3, 1, 2)
-
-    def fuse(self) -> 'Conv2Former':
-        for stage in self.stages:
-            for block in stage:
-                block.fuse()
-        return self
-
-    def stage_modules(self, index: int) -> list[nn.Module]:
-        if index == -1:
-            return [self.downsample_layers[0]]
-        return [self.stages[index], *([self.downsample_layers[index]] if index else [])]
-
     def build_head(self, num_classes: int) -> nn.Module:
         return _Head(self.out_channels[-1], num_classes)
-
-    def layer_position(self, name: str) -> tuple[int, int]:
-        kind, _, rest = name.partition('.')
-        if kind == 'out_norms':
-            return self.num_stages, self.num_blocks + 1
-        parts = rest.split('.')
-        stage = int(parts[0])
-        if kind == 'downsample_layers' and stage == 0:
-            return -1, 0
-        block = int(parts[1]) if kind == 'stages' else 0
-        return stage, sum(self.depths[:stage]) + block + 1

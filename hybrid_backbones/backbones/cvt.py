@@ -273,24 +273,21 @@ class CvT(PyramidBackbone):
             raise ValueError(f'kv_stride={kv_stride} of CvT: expected 1 or more; published weights have 2')
         channels = dims if extra_level is None else (*dims, dims[-1])
         super().__init__(channels, (4, 8, 16, 32), out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        self.depths = depths[: self.num_stages]
-        for i, depth in enumerate(self.depths):
+        for i, depth in enumerate(depths[: self.num_stages]):
             embed = PatchEmbed(dims[i - 1], dims[i], 3, 2, 1) if i else PatchEmbed(3, dims[0], 7, 4, 2)
             rate = drop_path_rate / max(1, depth - 1) if i == 2 else 0.0
             blocks = [Block(dims[i], heads[i], kv_stride, rate * j) for j in range(depth)]
             self.add_module(f'stage{i}', Stage(embed, blocks, class_token=i == 2))
         if self.num_stages == 4:
             self.extra_level = _extra_level(extra_level, dims[-1])
+            # A convolution counts as one block more.
+            depths = (*depths, int(extra_level == 'conv'))
+        self.depths = depths[: self.num_stages]
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         self.finish(out_norm, LayerNorm2d)
-
-    @property
-    def num_blocks(self) -> int:
-        """The extra level's convolution counts as one more."""
-        return sum(self.depths) + (self.num_stages == 4 and isinstance(self.extra_level, nn.Conv2d))
 
     @property
     def min_size(self) -> int:
@@ -341,14 +338,10 @@ class CvT(PyramidBackbone):
     def build_head(self, num_classes: int) -> nn.Module:
         return _Head(self.out_channels[-1], num_classes)
 
-    def layer_position(self, name: str) -> tuple[int, int]:
-        kind, _, rest = name.partition('.')
-        if kind == 'out_norms':
-            return self.num_stages, self.num_blocks + 1
+    def block_of(self, name: str) -> tuple[int, int]:
+        kind, part, block, *_ = [*name.split('.'), '']
         if kind == 'extra_level':
-            return 3, self.num_blocks
-        if name.startswith('stage0.patch_embed'):
+            return 3, 0
+        if name.startswith('stage0.patch_embed.'):
             return -1, 0
-        stage = int(kind.removeprefix('stage'))
-        block = int(rest.split('.')[1]) if rest.startswith('blocks') else 0
-        return stage, sum(self.depths[:stage]) + block + 1
+        return int(kind.removeprefix('stage')), int(block) if part == 'blocks' else 0

@@ -18,7 +18,6 @@ changes what it says of the rest; and off the size it was learned at, it is an a
 """
 
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache
 from ..registry import register_backbone
-from .pyramid import PyramidBackbone
+from .convnext_layout import ConvNeXtLayout
 
 # Table 1 and the official constructors; stages with `gf` have global filters instead of 7x7 convolutions.
 ARCHS = {
@@ -220,7 +219,7 @@ class _Head(nn.Module):
     hornet_b_gf=dict(arch='base_gf'),
     hornet_l_gf=dict(arch='large_gf'),
 )
-class HorNet(PyramidBackbone):
+class HorNet(ConvNeXtLayout):
     """HorNet as a pyramid of strides 4, 8, 16, 32.
 
     Args:
@@ -240,6 +239,8 @@ class HorNet(PyramidBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    head_keys = r'(norm|head)\.'
+
     def __init__(
         self,
         arch: str | dict[str, Any] = 'tiny',
@@ -255,43 +256,19 @@ class HorNet(PyramidBackbone):
     ) -> None:
         depths, dims, orders, gf = self.parse_arch(arch, ARCHS)
         super().__init__(dims, STRIDES, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        self.depths = depths[: self.num_stages]
-        self.downsample_layers = nn.ModuleList(
-            [nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), LayerNorm2d(dims[0]))]
-        )
-        for i in range(1, self.num_stages):
-            self.downsample_layers.append(
-                nn.Sequential(LayerNorm2d(dims[i - 1]), nn.Conv2d(dims[i - 1], dims[i], 2, stride=2))
-            )
-        rates = (drop_path_rate * i / max(1, sum(depths) - 1) for i in count())
-        self.stages = nn.ModuleList()
-        for i in range(self.num_stages):
-            side = filter_image_size // STRIDES[i]
-            shape = (side, side // 2 + 1) if i in gf else None
-            blocks = (Block(dims[i], orders[i], shape, next(rates), layer_scale_init) for _ in range(depths[i]))
-            self.stages.append(nn.Sequential(*blocks))
-        self._init_trunk()
+
+        def make_block(stage: int, rate: float) -> Block:
+            side = filter_image_size // STRIDES[stage]
+            shape = (side, side // 2 + 1) if stage in gf else None
+            return Block(dims[stage], orders[stage], shape, rate, layer_scale_init)
+
+        stem = nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), LayerNorm2d(dims[0]))
+        self.build_trunk(stem, depths, dims, drop_path_rate, make_block)
         self.finish(out_norm, LayerNorm2d)
-
-    def _init_trunk(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    @property
-    def num_blocks(self) -> int:
-        return sum(self.depths)
 
     @property
     def min_size(self) -> int:
         return STRIDES[self.num_stages - 1]
-
-    @property
-    def checkpoint_ignores(self) -> tuple[str, ...]:
-        unbuilt = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.num_stages, 4))
-        return (r'(norm|head)\.', *unbuilt)
 
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Filters of another size are resized to this network's, as the authors' detectors and segmentors do."""
@@ -299,34 +276,5 @@ class HorNet(PyramidBackbone):
         fits = {key: resize_filter(value, *own[key]) for key, value in state.items() if key in own and value.ndim == 4}
         return {**state, **fits}
 
-    def forward_stage(self, x: Tensor, index: int) -> Tensor:
-        x = self.downsample_layers[index](x)
-        x = x.permute(0, 2, 3, 1).contiguous()
-        for block in self.stages[index]:
-            x = self.run_block(block, x)
-        return x.permute(0, 3, 1, 2)
-
-    def fuse(self) -> 'HorNet':
-        for stage in self.stages:
-            for block in stage:
-                block.fuse()
-        return self
-
-    def stage_modules(self, index: int) -> list[nn.Module]:
-        if index == -1:
-            return [self.downsample_layers[0]]
-        return [self.stages[index], *([self.downsample_layers[index]] if index else [])]
-
     def build_head(self, num_classes: int) -> nn.Module:
         return _Head(self.out_channels[-1], num_classes)
-
-    def layer_position(self, name: str) -> tuple[int, int]:
-        kind, _, rest = name.partition('.')
-        if kind == 'out_norms':
-            return self.num_stages, self.num_blocks + 1
-        parts = rest.split('.')
-        stage = int(parts[0])
-        if kind == 'downsample_layers' and stage == 0:
-            return -1, 0
-        block = int(parts[1]) if kind == 'stages' else 0
-        return stage, sum(self.depths[:stage]) + block + 1

@@ -344,10 +344,6 @@ class MOAT(PyramidBackbone):
         return convert_variables(state, 'moat/')
 
     @property
-    def num_blocks(self) -> int:
-        return sum(self.depths)
-
-    @property
     def min_size(self) -> int:
         return self.out_strides[-1]
 
@@ -377,11 +373,8 @@ class MOAT(PyramidBackbone):
     def build_head(self, num_classes: int) -> nn.Module:
         return _Head(self.out_channels[-1], num_classes)
 
-    def layer_position(self, name: str) -> tuple[int, int]:
-        kind, _, rest = name.partition('.')
-        if kind == 'out_norms':
-            return self.num_stages, self.num_blocks + 1
-        if kind == 'stem':
+    def block_of(self, name: str) -> tuple[int, int]:
+        if name.startswith('stem.'):
             return -1, 0
-        stage, block, *_ = rest.split('.')
-        return int(stage), sum(self.depths[: int(stage)]) + int(block) + 1
+        _, stage, block, *_ = name.split('.')
+        return int(stage), int(block)

@@ -41,6 +41,8 @@ class PyramidBackbone(BaseModule):
     checkpoint_ignores: tuple[str, ...] = ()
     # Prefixes of what dense prediction adds to a trunk, which no published file has.
     added: tuple[str, ...] = ('out_norms.',)
+    # Blocks of every stage that is built.
+    depths: tuple[int, ...]
     # Options under which the trunk is the authors' classifier without its head.
     classifier_options: dict[str, Any] = dict(out_norm=False)
 
@@ -84,11 +86,6 @@ class PyramidBackbone(BaseModule):
 
     @property
     @abstractmethod
-    def num_blocks(self) -> int:
-        """Blocks of the trunk, the depth that :meth:`layer_position` counts to."""
-
-    @property
-    @abstractmethod
     def min_size(self) -> int:
         """Smallest height and width in pixels that leave one pixel of the last map."""
 
@@ -101,12 +98,10 @@ class PyramidBackbone(BaseModule):
         """Modules of stage `index` with its downsampling layer; those of the stem for -1."""
 
     @abstractmethod
-    def layer_position(self, name: str) -> tuple[int, int]:
-        """Stage and depth of the parameter `name`, for layer-wise learning rates.
+    def block_of(self, name: str) -> tuple[int, int]:
+        """Stage and block, from 0 within it, of the trunk's parameter `name`; (-1, 0) for the stem.
 
-        Returns:
-            (-1, 0) for the stem; (s, d) for stage s, where d = 1..num_blocks counts blocks through the whole trunk and
-            a downsampling layer has the depth of the block behind it; (num_stages, num_blocks + 1) for output norms.
+        A downsampling layer belongs to the block behind it.
         """
 
     @abstractmethod
@@ -114,6 +109,23 @@ class PyramidBackbone(BaseModule):
         """The authors' classification head, from :meth:`head_features` to logits; its children carry their names."""
 
     # What all families share.
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the trunk, the depth that :meth:`layer_position` counts to."""
+        return sum(self.depths)
+
+    def layer_position(self, name: str) -> tuple[int, int]:
+        """Stage and depth of the parameter `name`, for layer-wise learning rates.
+
+        Returns:
+            (-1, 0) for the stem; (s, d) for stage s, where d = 1..num_blocks counts blocks through the whole trunk and
+            a downsampling layer has the depth of the block behind it; (num_stages, num_blocks + 1) for output norms.
+        """
+        if name.startswith('out_norms.'):
+            return self.num_stages, self.num_blocks + 1
+        stage, block = self.block_of(name)
+        return stage, sum(self.depths[:stage]) + block + 1 if stage >= 0 else 0
 
     @staticmethod
     def parse_arch(arch: str | dict[str, Any], archs: dict[str, dict[str, Any]]) -> tuple[Any, ...]:

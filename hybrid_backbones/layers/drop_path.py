@@ -1,5 +1,7 @@
 """Stochastic depth (arXiv 1603.09382)."""
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 
@@ -22,3 +24,8 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f'rate={self.rate:g}'
+
+
+def linear_rates(last: float, blocks: int) -> Iterator[float]:
+    """Rates that grow linearly from 0 in the first of `blocks` to `last` in the last."""
+    return (last * i / max(1, blocks - 1) for i in range(blocks))
