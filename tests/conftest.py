@@ -1,7 +1,9 @@
 """What all tests share: the reference data beside the repository, and a fixed seed."""
 
+import multiprocessing
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,3 +27,12 @@ def seed() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  (OpenMMLab's pipelines draw from the global stream)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_workers_left() -> Iterator[None]:
+    """Ends data workers of runs that stopped: a collected loader can no longer tell its own, and waits 5 s for each."""
+    yield
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+        worker.join()

@@ -114,6 +114,14 @@ def segmentation_batch() -> dict:
     return dict(inputs=[torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in samples], data_samples=samples)
 
 
+def with_few_regions(cfg: Config) -> None:
+    """Regions cost a CPU far more than images of this size."""
+    stages = cfg.model.train_cfg.rcnn
+    for stage in stages if isinstance(stages, list) else [stages]:
+        stage.sampler.num = 32
+    cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.test_cfg.rpn.max_per_img = 50
+
+
 @pytest.mark.parametrize(
     'name', ['maskrcnn_conv2former_n_coco', 'cascade_maskrcnn_conv2former_t_coco', 'upernet_conv2former_n_ade20k']
 )
@@ -122,6 +130,8 @@ def test_trains_and_predicts(name):
     if name.startswith('upernet'):
         cfg.model.data_preprocessor.size = (64, 64)
         cfg.model.test_cfg.update(crop_size=(64, 64), stride=(43, 43))
+    else:
+        with_few_regions(cfg)
     model = build(cfg)
     model.train()
     batch = segmentation_batch() if name.startswith('upernet') else detection_batch()
