@@ -9,8 +9,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-# Scores, or numbers of their bias, that are in memory at a time: 64 MB in fp32.
+# Scores that are in memory at a time while training: 64 MB in fp32.
 _SCORES = 2**24
+# Numbers of a bias that are in memory at a time: 32 MB in fp32, a CPU's third-level cache.
+_CACHED = 2**23
+# Queries at a time: from here on torch's CPU kernel works in blocks of 256.
+_PART = 768
 
 
 def window_partition(x: Tensor, window: int) -> Tensor:
@@ -155,10 +159,6 @@ def _attend_longer(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tenso
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim]
 
 
-# Queries at a time: from here on torch's CPU kernel works in blocks of 256.
-_PART = 768
-
-
 def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The sum of both parts as the bias of a few queries at a time: 0.55 of the time of longer vectors on a CPU."""
     n, heads, tokens, _ = q.shape
@@ -196,37 +196,27 @@ def table_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     return _table_attention(q, k, v, table)
 
 
-def _columns(table: Tensor, width: int) -> Tensor:
-    """The table for the queries of every column, (heads, W, 2 * H - 1, W): what rows of the map share of their bias."""
-    return table.unfold(2, width, 1).transpose(1, 2).contiguous()
-
-
-def _bias(columns: Tensor, start: int, stop: int) -> Tensor:
-    """Bias of rows of queries, (heads, rows, W, H * W), as a view of :func:`_columns`."""
-    height = (columns.shape[2] + 1) // 2
-    rows = columns[:, :, start : stop + height - 1].unfold(2, height, 1)
-    return rows.permute(0, 2, 1, 4, 3).flatten(3)
+def _bias(table: Tensor, height: int, width: int) -> Tensor:
+    """Bias of all pairs, (heads, H, W, H, W) for queries and reversed keys, as a view of the table."""
+    return table.unfold(1, height, 1).unfold(2, width, 1)
 
 
 def _table_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     n, heads, height, width, dim = q.shape
-    if heads * (height * width) ** 2 <= _SCORES:
-        bias = _bias(_columns(table, width), 0, height).flatten(1, 2)
-        out = F.scaled_dot_product_attention(q.flatten(2, 3), k, v, attn_mask=bias[None])
-        return out.unflatten(2, (height, width))
+    # Few enough queries for their bias to stay in a CPU's cache, enough for its kernel to work in large blocks.
+    rows = -(-height // max(1, height * width // _PART))
+    at_a_time = min(heads, max(1, _CACHED // (rows * width * height * width)))
+    bias = _bias(table, height, width)
+    of_part = q.new_empty(at_a_time, rows, width, height, width)
     out = q.new_empty(n, height, width, heads, dim)
-    # A CPU's kernel reads its bias from a view of any strides; others may copy it, so they get a few rows of queries.
-    at_a_time = min(heads, max(1, _SCORES // (width * table.shape[1] * width)))
-    rows = max(1, _SCORES // (at_a_time * width * height * width))
-    for part in (slice(i, i + at_a_time) for i in range(0, heads, at_a_time)):
-        columns = _columns(table[part], width)
-        for image, start in product(range(n), range(0, height, rows)):
-            stop = min(start + rows, height)
-            bias = _bias(columns, start, stop).transpose(0, 1)
-            queries = q[image, part, start:stop].transpose(0, 1)
-            keys, values = (t[image, part].expand(stop - start, -1, -1, -1) for t in (k, v))
-            of_rows = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
-            out[image, start:stop, :, part] = of_rows.transpose(1, 2)
+    for first, start in product(range(0, heads, at_a_time), range(0, height, rows)):
+        part, lines = slice(first, first + at_a_time), slice(start, start + rows)
+        queries = q[:, part, lines].flatten(2, 3)
+        mask = of_part[: queries.shape[1], : queries.shape[2] // width].copy_(bias[part, lines])
+        attended = F.scaled_dot_product_attention(
+            queries, k[:, part], v[:, part], attn_mask=mask.flatten(3).flatten(1, 2)[None]
+        )
+        out[:, lines, :, part] = attended.unflatten(2, (-1, width)).permute(0, 2, 3, 1, 4)
     return out.permute(0, 3, 1, 2, 4)
 
 
@@ -249,15 +239,16 @@ class _TableAttention(Function):
         scale = dim**-0.5
         q, grad = (q * scale).flatten(2, 3), grad.to(wide).flatten(2, 3)
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        columns = _columns(table, width)
-        grad_columns = torch.zeros_like(columns)
+        bias = _bias(table, height, width)
+        # Of the table as the queries of every column of the map see it.
+        grad_columns = table.new_zeros(heads, width, 2 * height - 1, width)
         rows = max(1, _SCORES // (n * heads * width * height * width))
         for start in range(0, height, rows):
             stop = min(start + rows, height)
             part = slice(start * width, stop * width)
             q_part, grad_part = q[:, :, part], grad[:, :, part]
             weights = q_part @ k.transpose(2, 3)
-            weights.unflatten(2, (-1, width)).add_(_bias(columns, start, stop))
+            weights.view(n, heads, -1, width, height, width).add_(bias[:, start:stop])
             weights = weights.softmax(-1)
             grad_v += weights.transpose(2, 3) @ grad_part
             grad_scores = torch._softmax_backward_data(grad_part @ v.transpose(2, 3), weights, -1, wide)

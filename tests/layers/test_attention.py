@@ -141,7 +141,8 @@ class LargestStorage(TorchDispatchMode):
 
 
 def test_table_attention_lays_out_no_matrix_of_all_pairs(monkeypatch):
-    monkeypatch.setattr(attention, '_SCORES', 2**16)
+    for name, number in (('_SCORES', 2**16), ('_CACHED', 2**16), ('_PART', 100)):
+        monkeypatch.setattr(attention, name, number)
     q, k, v = (t.requires_grad_() for t in torch.randn(3, 1, 2, 24, 30, 8))
     table = torch.randn(2, 47, 59, requires_grad=True)
     with LargestStorage() as largest:
