@@ -84,11 +84,17 @@ def table_attention_over_all_pairs(q: Tensor, k: Tensor, v: Tensor, table: Tenso
     return (weights @ v).unflatten(2, (height, width))
 
 
-# Few scores at a time take a map in parts: all of it, heads one by one, rows one by one.
-@pytest.mark.parametrize('scores', [2**24, 2**13, 1])
+@pytest.fixture(params=[None, 2**13, 1], ids=lambda numbers: f'{numbers} at a time')
+def in_parts(request, monkeypatch):
+    """Few numbers at a time take a map in parts: all of it, heads one by one, rows one by one."""
+    if request.param is not None:
+        for name, number in (('_SCORES', request.param), ('_CACHED', request.param), ('_PART', 30)):
+            monkeypatch.setattr(attention, name, number)
+
+
+@pytest.mark.usefixtures('in_parts')
 @pytest.mark.parametrize('size', [(8, 18), (10, 14), (14, 10), (1, 1), (1, 6), (7, 1)])
-def test_table_attention_and_its_gradients_are_those_over_all_pairs(size, scores, monkeypatch):
-    monkeypatch.setattr(attention, '_SCORES', scores)
+def test_table_attention_and_its_gradients_are_those_over_all_pairs(size):
     height, width = size
     # As a linear layer with the heads first lays them out.
     qkv = torch.randn(2, *size, 3, 12, dtype=torch.double, requires_grad=True)
@@ -111,9 +117,8 @@ def test_table_attention_takes_the_middle_of_a_larger_table():
     torch.testing.assert_close(table_attention(q, k, v, table), expected)
 
 
-@pytest.mark.parametrize('scores', [2**24, 1])
-def test_table_attention_in_bf16_is_near_that_over_all_pairs(scores, monkeypatch):
-    monkeypatch.setattr(attention, '_SCORES', scores)
+@pytest.mark.usefixtures('in_parts')
+def test_table_attention_in_bf16_is_near_that_over_all_pairs():
     parts = [*torch.randn(3, 1, 2, 9, 13, 8).bfloat16(), torch.randn(2, 17, 25).bfloat16()]
     wide = [part.float().requires_grad_() for part in parts]
     parts = [part.requires_grad_() for part in parts]
