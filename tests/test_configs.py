@@ -16,7 +16,9 @@ from hybrid_backbones.engine.model_checks import check_channels
 
 FOLDER = Path(__file__).parents[1] / 'configs'
 # Pretrained on ImageNet-22k at larger images: UperNet crops 640 pixels, as ConvNeXt-L.
-LARGE = {'conv2former_l', 'hornet_l', 'hornet_l_gf', 'moat_2', 'moat_3', 'moat_4'}
+LARGE = {'conv2former_l', 'hornet_l', 'hornet_l_gf', 'moat_2', 'moat_3', 'moat_4', 'replknet_31l', 'replknet_xl'}
+# Authors without layer decay, whose batches on ADE20K are eight times larger.
+FLAT = {'replknet_31b', 'replknet_31l', 'replknet_xl'}
 # Options of their family's configs rather than configs of their own.
 WITHOUT_CONFIG = {'conv2former_b_k7'}
 CONFIGS = sorted(path.stem for pattern in ('*_coco.py', '*_ade20k.py') for path in FOLDER.glob(pattern))
@@ -45,7 +47,11 @@ def test_all_are_there():
         expected |= {f'maskrcnn_{backbone}_coco', f'cascade_maskrcnn_{backbone}_coco', f'upernet_{backbone}_ade20k'}
     for size in ('t', 's', 'b', 'l', 't_gf', 's_gf', 'b_gf', 'l_gf'):
         expected |= {f'cascade_maskrcnn_hornet_{size}_coco', f'upernet_hornet_{size}_ade20k'}
-    assert set(CONFIGS) >= expected | {'maskrcnn_hornet_t_coco'}
+    for size in ('31b', '31l', 'xl'):
+        expected |= {f'cascade_maskrcnn_replknet_{size}_coco', f'upernet_replknet_{size}_ade20k'}
+    expected |= {f'upernet_slak_{size}_ade20k' for size in 'tsb'} | {'cascade_maskrcnn_slak_t_coco'}
+    expected |= {f'maskrcnn_{backbone}_coco' for backbone in ('hornet_t', 'replknet_31b', 'slak_t')}
+    assert set(CONFIGS) >= expected
     # Nor is any family or variant without one.
     assert {backbone_of(name) for name in CONFIGS} >= set(list_backbones()) - WITHOUT_CONFIG
 
@@ -62,7 +68,8 @@ def test_builds_and_fits_together(name, monkeypatch):
     assert sum(len(group['params']) for group in optimizer.param_groups) == len(list(model.parameters()))
     rates = {group['lr'] for group in optimizer.param_groups}
     assert max(rates) == pytest.approx(cfg.optim_wrapper.optimizer.lr)
-    assert len(rates) > 4 or name.startswith('overfit')
+    flat = name.startswith('overfit') or backbone_of(name) in FLAT
+    assert len(rates) == 1 if flat else len(rates) > 4
 
 
 @pytest.mark.parametrize('name', [name for name in CONFIGS if not name.startswith('overfit')])
@@ -82,7 +89,8 @@ def test_recipe(name):
         assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == 36
         assert cfg.model.data_preprocessor.pad_size_divisor == 32
     else:
-        assert cfg.train_cfg.max_iters == cfg.param_scheduler[1].end == 160000
+        iterations = 40000 if backbone in FLAT else 160000
+        assert cfg.train_cfg.max_iters == cfg.param_scheduler[1].end == iterations
         crop = (640, 640) if large else (512, 512)
         crops = [transform for transform in cfg.train_dataloader.dataset.pipeline if transform.type == 'RandomCrop']
         assert crops[0].crop_size == cfg.model.test_cfg.crop_size == cfg.model.data_preprocessor.size == crop

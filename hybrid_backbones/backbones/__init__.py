@@ -7,5 +7,7 @@ from .cvt import CvT
 from .hornet import HorNet
 from .moat import MOAT
 from .pyramid import PyramidBackbone
+from .replknet import RepLKNet
+from .slak import SLaK
 
-__all__ = ['MOAT', 'BoTNet', 'CoAtNet', 'Conv2Former', 'CvT', 'HorNet', 'PyramidBackbone']
+__all__ = ['MOAT', 'BoTNet', 'CoAtNet', 'Conv2Former', 'CvT', 'HorNet', 'PyramidBackbone', 'RepLKNet', 'SLaK']

@@ -21,13 +21,18 @@ TINY = {
     'CvT': dict(depths=(1, 1, 2), dims=(8, 16, 24), heads=(1, 2, 3)),
     'MOAT': dict(depths=(1, 1, 2, 1), dims=(8, 8, 16, 32, 64)),
     'HorNet': dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), orders=(2, 3, 3, 4), gf=(2, 3)),
+    'RepLKNet': dict(
+        depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), kernel_sizes=(31, 15, 7, 5), small_kernel=3, dw_ratio=1.5
+    ),
+    'SLaK': dict(depths=(1, 1, 2, 1), dims=(9, 17, 24, 31), kernel_sizes=(31, 15, 9, 7), small_kernel=3),
 }
 
 # CvT's head reads the class token alone, whose query bypasses the last block's convolution.
 UNREAD_BY_HEAD = {'CvT': 'backbone.stage2.blocks.1.attn.conv_proj_q.'}
 
-# Where roundings are compared: attention averages, and statistics over a few alike pixels would magnify the difference.
-STEADY = {'BoTNet': dict(norm_eval=True)}
+# Where roundings are compared: attention averages, as do kernels as large as the map, and statistics over a few alike
+# pixels would magnify the difference.
+STEADY = {'BoTNet': dict(norm_eval=True), 'RepLKNet': dict(norm_eval=True)}
 
 
 def smallest_of_each_family() -> list[str]:

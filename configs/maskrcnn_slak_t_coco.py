@@ -1,0 +1,16 @@
+_base_ = './_base_/maskrcnn_coco.py'
+
+# The authors' recipe for this framework is not published; this is ConvNeXt's, which they follow elsewhere.
+model = dict(
+    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
+    backbone=dict(_delete_=True, type='SLaK', arch='tiny', drop_path_rate=0.4, keep_sparse=True),
+    neck=dict(in_channels=[124, 249, 499, 998]),
+)
+# Over the GPUs of a distributed run, as the authors'.
+sync_bn = 'torch'
+
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-4, weight_decay=0.05),
+    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.95, num_layers=6),
+)

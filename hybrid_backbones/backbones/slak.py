@@ -1,0 +1,242 @@
+"""SLaK: more ConvNets in the 2020s, scaling up kernels beyond 51x51 using sparsity (arXiv 2207.03620).
+
+Official code: VITA-Group/SLaK, `models/SLaK.py` at 44b4aab, MIT. Parameters carry its names and shapes, so its files
+load as they are. These are the published networks: kernels decomposed into 51x5 and 5x51 beside 5x5 (`Decom=True`),
+widths times 1.3, which makes odd numbers of channels. Deliberate differences from the code:
+
+- The head stands apart (`create_classifier`); an output norm per returned map, as in the authors' detectors, where it
+  is called `norm{i}` (`out_norm`).
+- Plain `nn.Conv2d`, no compiled depthwise operator. On CPUs a kernel that is large for its map is convolved by Fourier
+  transform, in training too.
+- `nn.BatchNorm2d`; MMEngine's `sync_bn='torch'` in a config makes it the authors' SyncBN.
+- `fuse()` folds the BatchNorms branch by branch. The authors' merge into one kernel fails on this form, and such a
+  kernel would cost half as much again.
+- Published tensors are dense, two fifths of them zeros. Their share is logged as a file is loaded. `keep_sparse` keeps
+  them zero in training by leaving them without gradient, where the authors' detectors multiply the weights by masks at
+  every forward pass; it needs no masks in a checkpoint, and a resumed run continues alike.
+
+Sizes are floored: 150x203 gives 37x50, 18x25, 9x12, 4x6.
+"""
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..layers.conv_bn import ConvBN, ParallelKernels, kept_zeros
+from ..layers.drop_path import DropPath
+from ..layers.linear import add_linear, linear
+from ..layers.norm import LayerNorm2d
+from ..registry import register_backbone
+from .pyramid import PyramidBackbone
+
+# Table 1 and the authors' commands; dims are those of ConvNeXt times 1.3, rounded down.
+ARCHS = {
+    'tiny': dict(depths=(3, 3, 9, 3), dims=(124, 249, 499, 998), kernel_sizes=(51, 49, 47, 13), small_kernel=5),
+    'small': dict(depths=(3, 3, 27, 3), dims=(124, 249, 499, 998), kernel_sizes=(51, 49, 47, 13), small_kernel=5),
+    'base': dict(depths=(3, 3, 27, 3), dims=(166, 332, 665, 1331), kernel_sizes=(51, 49, 47, 13), small_kernel=5),
+}
+STRIDES = (4, 8, 16, 32)
+
+
+def zero_share(tensors: dict[str, Tensor]) -> float:
+    """Share of zeros among the numbers of matrices and kernels, which are what SLaK makes sparse."""
+    weights = [t for t in tensors.values() if t.ndim > 1]
+    return sum(int((t == 0).sum()) for t in weights) / max(1, sum(t.numel() for t in weights))
+
+
+class DecomposedKernel(ParallelKernels):
+    """Two rectangular depthwise kernels, crossing, and a small one; (N, H, W, C)."""
+
+    def __init__(self, dim: int, kernel_size: int, small_kernel: int, keep_sparse: bool) -> None:
+        super().__init__()
+        options = dict(groups=dim, keep_zeros=keep_sparse)
+        self.LoRA1 = ConvBN(dim, dim, (kernel_size, small_kernel), **options)
+        self.LoRA2 = ConvBN(dim, dim, (small_kernel, kernel_size), **options)
+        self.small_conv = ConvBN(dim, dim, small_kernel, **options)
+
+
+class Block(nn.Module):
+    """ConvNeXt's block with a decomposed kernel; (N, H, W, C). In inference `x` is overwritten."""
+
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int,
+        small_kernel: int,
+        drop_path: float,
+        layer_scale_init: float,
+        keep_sparse: bool,
+    ) -> None:
+        super().__init__()
+        self.large_kernel = DecomposedKernel(dim, kernel_size, small_kernel, keep_sparse)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.gamma = nn.Parameter(torch.full((dim,), layer_scale_init))
+        self.drop_path = DropPath(drop_path)
+        self.keep_sparse = keep_sparse
+
+    def forward(self, x: Tensor) -> Tensor:
+        inplace = not (self.training or torch.is_grad_enabled())
+        y = self.norm(self.large_kernel(x))
+        y = linear(y, self._weight(self.pwconv1), self.pwconv1.bias)
+        y = torch.ops.aten.gelu_(y) if inplace else F.gelu(y)
+        weight, bias = self._weight(self.pwconv2), self.pwconv2.bias
+        if self.gamma is not None:
+            weight, bias = weight * self.gamma[:, None], bias * self.gamma
+        # Under autocast the two may differ: LayerNorm, the stem's last layer, is not of half precision on every device.
+        if not inplace or x.dtype != y.dtype:
+            return x + self.drop_path(linear(y, weight, bias))
+        add_linear(x, y, weight.to(y.dtype), bias.to(y.dtype))
+        return x
+
+    def _weight(self, layer: nn.Linear) -> Tensor:
+        return kept_zeros(layer.weight) if self.keep_sparse else layer.weight
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Fold each branch's BatchNorm into its kernel, and layer scale into the last layer."""
+        for branch in self.large_kernel.children():
+            branch.fuse()
+        if self.gamma is not None:
+            self.pwconv2.weight.mul_(self.gamma[:, None])
+            self.pwconv2.bias.mul_(self.gamma)
+            self.gamma = None
+
+
+class _Head(nn.Module):
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x.mean((2, 3))))
+
+
+@register_backbone(
+    slak_t=dict(arch='tiny'),
+    slak_s=dict(arch='small'),
+    slak_b=dict(arch='base'),
+)
+class SLaK(PyramidBackbone):
+    """SLaK as a pyramid of strides 4, 8, 16, 32.
+
+    Args:
+        arch: A name in `ARCHS`, or a dict with the same keys.
+        out_indices: Stages whose maps are returned.
+        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
+        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
+        norm_eval: Keep BatchNorm statistics fixed during training.
+        with_cp: Recompute blocks in the backward pass.
+        out_norm: LayerNorm on every returned map.
+        keep_sparse: Matrices and kernels keep the zeros that they have, as loaded, through training; False trains them
+            like any other number.
+        layer_scale_init: Initial layer scale; 1e-6 as published, larger (0.1 to 1) learns faster from scratch.
+        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    Raises:
+        ValueError: Unknown arch, or options outside the architecture.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = 'tiny',
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        out_norm: bool = True,
+        keep_sparse: bool = False,
+        layer_scale_init: float = 1e-6,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        depths, dims, kernel_sizes, small_kernel = self.parse_arch(arch, ARCHS)
+        super().__init__(dims, STRIDES, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        self.depths = depths[: self.num_stages]
+        self.keep_sparse = keep_sparse
+        self.downsample_layers = nn.ModuleList(
+            [nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), LayerNorm2d(dims[0]))]
+        )
+        for i in range(1, self.num_stages):
+            self.downsample_layers.append(
+                nn.Sequential(LayerNorm2d(dims[i - 1]), nn.Conv2d(dims[i - 1], dims[i], 2, stride=2))
+            )
+        rates = (drop_path_rate * i / max(1, sum(depths) - 1) for i in count())
+        self.stages = nn.ModuleList()
+        for i, (depth, dim) in enumerate(zip(self.depths, dims, strict=False)):
+            blocks = (
+                Block(dim, kernel_sizes[i], small_kernel, next(rates), layer_scale_init, keep_sparse)
+                for _ in range(depth)
+            )
+            self.stages.append(nn.Sequential(*blocks))
+        self._init_trunk()
+        self.finish(out_norm, LayerNorm2d)
+
+    def _init_trunk(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def num_blocks(self) -> int:
+        return sum(self.depths)
+
+    @property
+    def min_size(self) -> int:
+        return STRIDES[self.num_stages - 1]
+
+    @property
+    def checkpoint_ignores(self) -> tuple[str, ...]:
+        unbuilt = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.num_stages, 4))
+        return (r'(norm|head)\.', *unbuilt)
+
+    def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The file as it is; how sparse it is goes to the log."""
+        then = 'kept in training' if self.keep_sparse else 'trained like any other (keep_sparse=True keeps them)'
+        print_log(f'SLaK: {zero_share(state):.1%} of the weights in the file are zero, {then}', 'current')
+        return state
+
+    def forward_stage(self, x: Tensor, index: int) -> Tensor:
+        for layer in self.downsample_layers[index]:
+            if isinstance(layer, nn.Conv2d) and self.keep_sparse:
+                x = F.conv2d(x, kept_zeros(layer.weight), layer.bias, layer.stride)
+            else:
+                x = layer(x)
+        x = x.permute(0, 2, 3, 1).contiguous()
+        for block in self.stages[index]:
+            x = self.run_block(block, x)
+        return x.permute(0, 3, 1, 2)
+
+    def fuse(self) -> 'SLaK':
+        for stage in self.stages:
+            for block in stage:
+                block.fuse()
+        return self
+
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        if index == -1:
+            return [self.downsample_layers[0]]
+        return [self.stages[index], *([self.downsample_layers[index]] if index else [])]
+
+    def build_head(self, num_classes: int) -> nn.Module:
+        return _Head(self.out_channels[-1], num_classes)
+
+    def layer_position(self, name: str) -> tuple[int, int]:
+        kind, _, rest = name.partition('.')
+        if kind == 'out_norms':
+            return self.num_stages, self.num_blocks + 1
+        parts = rest.split('.')
+        stage = int(parts[0])
+        if kind == 'downsample_layers' and stage == 0:
+            return -1, 0
+        block = int(parts[1]) if kind == 'stages' else 0
+        return stage, sum(self.depths[:stage]) + block + 1
