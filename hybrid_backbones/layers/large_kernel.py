@@ -34,7 +34,7 @@ def large_depthwise(x: Tensor, weights: Sequence[Tensor], bias: Tensor | None = 
     Returns:
         (N, H, W, C), contiguous, in the dtype of `x`.
     """
-    weights = _join([_trim(weight, *x.shape[1:3]) for weight in weights])
+    weights = join_kernels([_trim(weight, *x.shape[1:3]) for weight in weights])
     if _fourier_pays(x, weights):
         return _Fourier.apply(x, merge_kernels(weights)[:, 0], bias)
     out = _direct(x, weights[0], bias)
@@ -49,15 +49,7 @@ def merge_kernels(weights: Sequence[Tensor]) -> Tensor:
     return sum(_pad_to(weight, height, width) for weight in weights)
 
 
-def _trim(weight: Tensor, height: int, width: int) -> Tensor:
-    """The taps that meet a pixel of a map of that size, when centred on another one."""
-    rows, columns = (max(0, k // 2 - side + 1) for k, side in zip(weight.shape[2:], (height, width), strict=True))
-    if not rows and not columns:
-        return weight
-    return weight[:, :, rows : weight.shape[2] - rows, columns : weight.shape[3] - columns]
-
-
-def _join(weights: Sequence[Tensor]) -> list[Tensor]:
+def join_kernels(weights: Sequence[Tensor]) -> list[Tensor]:
     """The same sum in fewer kernels: one that fits into another is added to it."""
     joined: list[Tensor] = []
     for weight in sorted(weights, key=lambda w: w[0].numel(), reverse=True):
@@ -69,6 +61,14 @@ def _join(weights: Sequence[Tensor]) -> list[Tensor]:
         else:
             joined.append(weight)
     return joined
+
+
+def _trim(weight: Tensor, height: int, width: int) -> Tensor:
+    """The taps that meet a pixel of a map of that size, when centred on another one."""
+    rows, columns = (max(0, k // 2 - side + 1) for k, side in zip(weight.shape[2:], (height, width), strict=True))
+    if not rows and not columns:
+        return weight
+    return weight[:, :, rows : weight.shape[2] - rows, columns : weight.shape[3] - columns]
 
 
 def _cover(weights: Sequence[Tensor]) -> tuple[int, int]:
