@@ -144,11 +144,11 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.expand_norm.training:
-            y = linear(_on_map(self.pre_norm, x), self.expand_conv.weight.flatten(1))
+            y = linear(_on_map(self.pre_norm, x), self.expand_conv.weight.flatten(1), self.expand_conv.bias)
             y = F.gelu(_on_map(self.expand_norm, y))
             # The views give the gradient the strides of the parameter, which DistributedDataParallel compares.
             weight = self.depthwise_conv.weight.flatten(1).view_as(self.depthwise_conv.weight)
-            y = F.gelu(_on_map(self.depthwise_norm, self._depthwise(y, weight, None)))
+            y = F.gelu(_on_map(self.depthwise_norm, self._depthwise(y, weight, self.depthwise_conv.bias)))
         else:
             (weight, bias), depthwise_weights = self._folded()
             y = _gelu(linear(x, weight.flatten(1), bias))

@@ -331,6 +331,17 @@ def test_fused_outputs_are_equal(name):
         assert all(torch.equal(a, b) for a, b in zip(twice, fused(image), strict=True))
 
 
+def test_a_fused_network_gives_the_same_with_fixed_statistics_in_training_mode(name):
+    network = build(name, norm_eval=True).train()
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.normal_(norm.running_mean, std=0.2)
+        nn.init.normal_(norm.bias, std=0.2)
+    fused = copy.deepcopy(network).fuse().train()
+    image = torch.randn(1, 3, 64, 96)
+    for a, b in zip(network(image), fused(image), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_output_norms_normalise_and_can_be_left_out(name):
     image = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
