@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from ..layers.attention import over_windows, table_attention
 from ..layers.drop_path import DropPath, linear_rates
 from ..layers.folding import fold_before, fold_behind, set_weights
+from ..layers.inverted_bottleneck import bands_pay, expand_in_bands
 from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
 from ..layers.position import RelativeMLP, RelativeTable
@@ -141,10 +142,17 @@ class MBConv(nn.Module):
             y = F.gelu(self.norm1(_pointwise(self.pre_norm(x), self.conv1_1x1)))
             y = F.gelu(self.norm2(_depthwise(y, self.conv2_kxk.weight, self.conv2_kxk.bias, self.stride)))
         else:
-            (weight1, bias1), (weight2, bias2) = self._folded()
-            y = _gelu(_linear(x, weight1, bias1))
-            y = _gelu(_depthwise(y, weight2, bias2, self.stride))
+            y = self._expand_with_fixed_statistics(x)
         return _add_pointwise(self.shortcut(x), self.se(y), self.conv3_1x1, self.drop_path)
+
+    def _expand_with_fixed_statistics(self, x: Tensor) -> Tensor:
+        (weight1, bias1), (weight2, bias2) = self._folded()
+        rows = x.permute(0, 2, 3, 1)
+        if bands_pay(rows, weight1):
+            y = expand_in_bands(rows, (weight1.flatten(1), bias1), (weight2, bias2), self.stride)
+            return y.permute(0, 3, 1, 2)
+        y = _gelu(_linear(x, weight1, bias1))
+        return _gelu(_depthwise(y, weight2, bias2, self.stride))
 
     def _folded(self) -> list[tuple[Tensor, Tensor | None]]:
         """Weight and bias of the first two convolutions, with the BatchNorms around them."""

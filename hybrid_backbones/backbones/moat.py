@@ -30,6 +30,7 @@ from ..layers.attention import over_windows, table_attention
 from ..layers.depthwise import depthwise
 from ..layers.drop_path import DropPath
 from ..layers.folding import fold_before, fold_behind, set_weights
+from ..layers.inverted_bottleneck import bands_pay, expand_in_bands
 from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_table
@@ -150,10 +151,16 @@ class MBConv(nn.Module):
             weight = self.depthwise_conv.weight.flatten(1).view_as(self.depthwise_conv.weight)
             y = F.gelu(_on_map(self.depthwise_norm, self._depthwise(y, weight, self.depthwise_conv.bias)))
         else:
-            (weight, bias), depthwise_weights = self._folded()
-            y = _gelu(linear(x, weight.flatten(1), bias))
-            y = _gelu(self._depthwise(y, *depthwise_weights))
+            y = self._expand_with_fixed_statistics(x)
         return _add(self._shortcut(x), _on_map(self.se, y), self.shrink_conv, self.drop_path)
+
+    def _expand_with_fixed_statistics(self, x: Tensor) -> Tensor:
+        (weight, bias), depthwise_weights = self._folded()
+        weight = weight.flatten(1)
+        if bands_pay(x, weight):
+            before = [side % 2 if self.stride == 2 else 1 for side in x.shape[1:3]]
+            return expand_in_bands(x, (weight, bias), depthwise_weights, self.stride, before)
+        return _gelu(self._depthwise(_gelu(linear(x, weight, bias)), *depthwise_weights))
 
     def _shortcut(self, x: Tensor) -> Tensor:
         if self.stride == 2:
