@@ -23,12 +23,14 @@ def train(config: Path, work_dir: Path, data: Path, *args: str, kill_at: str | N
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | dict(OMP_NUM_THREADS='1'),
+        start_new_session=True,
     )
     lines = []
     for line in process.stdout:
         lines.append(line)
         if kill_at and re.search(kill_at, line):
-            process.send_signal(signal.SIGKILL)
+            # Its data workers too: one may be left waiting for a reader of its pipe.
+            os.killpg(process.pid, signal.SIGKILL)
             break
     process.stdout.close()
     code = process.wait()
