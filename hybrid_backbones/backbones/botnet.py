@@ -11,6 +11,7 @@ Deliberate differences from the gist:
   resized linearly to the map at hand. Odd maps pool as TensorFlow's SAME padding does, to ceil(H / 2) like the
   shortcut; the translations to PyTorch fail there.
 - Attention never holds a matrix of all pairs, see `layers.attention.decomposed_attention`.
+- With fixed statistics, BatchNorm is part of the convolution before it as it runs; `fuse()` folds it once and for all.
 - All scores at once, or within windows (`window_size`), which changes the function and is off unless asked for.
 """
 
@@ -20,7 +21,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..layers.attention import (
     decomposed_attention,
@@ -30,6 +30,7 @@ from ..layers.attention import (
     window_unpartition,
 )
 from ..layers.drop_path import DropPath, linear_rates
+from ..layers.folding import fold_behind, set_weights
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_line
 from ..registry import register_backbone
@@ -113,6 +114,13 @@ class Attention(nn.Module):
         self.qkv.bias = nn.Parameter(torch.cat([shift.new_zeros(2 * len(shift)), shift]))
 
 
+def _normalised(layer: 'nn.Conv2d | Attention', norm: nn.Module, x: Tensor) -> Tensor:
+    """`norm(layer(x))`; fixed statistics are part of the convolution."""
+    if norm.training or isinstance(layer, Attention) or isinstance(norm, nn.Identity):
+        return norm(layer(x))
+    return F.conv2d(x, *fold_behind(layer.weight, None, norm), layer.stride, layer.padding)
+
+
 def _fold(layer: 'nn.Conv2d | Attention', norm: nn.Module) -> nn.Module:
     """Fold BatchNorm into the layer before it; returns what takes the norm's place."""
     if isinstance(norm, nn.Identity):
@@ -120,8 +128,7 @@ def _fold(layer: 'nn.Conv2d | Attention', norm: nn.Module) -> nn.Module:
     if isinstance(layer, Attention):
         layer.fold(norm)
     else:
-        statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        layer.weight, layer.bias = fuse_conv_bn_weights(layer.weight, layer.bias, *statistics)
+        set_weights(layer, *fold_behind(layer.weight, None, norm))
     return nn.Identity()
 
 
@@ -150,10 +157,14 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(conv, nn.BatchNorm2d(channels), *([nn.ReLU(True)] if attention else []))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn1(self.conv1(x)).relu_()
-        y = self.bn2(self.conv2(y)).relu_()
-        y = self.drop_path(self.bn3(self.conv3(y)))
-        return y.add_(x if self.downsample is None else self.downsample(x)).relu_()
+        y = _normalised(self.conv1, self.bn1, x).relu_()
+        y = _normalised(self.conv2, self.bn2, y).relu_()
+        y = self.drop_path(_normalised(self.conv3, self.bn3, y))
+        if self.downsample is not None:
+            conv, norm, *activation = self.downsample
+            x = _normalised(conv, norm, x)
+            x = x.relu_() if activation else x
+        return y.add_(x).relu_()
 
     def fuse(self) -> None:
         """Fold every BatchNorm into the layer before it."""
@@ -272,7 +283,7 @@ class BoTNet(PyramidBackbone):
 
     def forward_stage(self, x: Tensor, index: int) -> Tensor:
         if index == 0:
-            x = self.bn1(self.conv1(x)).relu_()
+            x = _normalised(self.conv1, self.bn1, x).relu_()
             x = F.max_pool2d(x, 3, 2, padding=1)
         for block in self._stage(index):
             x = self.run_block(block, x)
