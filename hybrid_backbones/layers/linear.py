@@ -16,8 +16,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (N, H, W, D).
     """
-    if x.is_cpu and x.shape[1] * x.shape[2] >= 50_000 and not torch.compiler.is_compiling():
+    large = x.is_cpu and x.shape[1] * x.shape[2] >= 50_000 and not torch.compiler.is_compiling()
+    if large and torch.get_num_threads() > 1:
         # Few channels, many pixels: a product bound by memory, to which oneDNN adds the bias without another pass.
+        # With one thread, torch does not ask oneDNN.
         return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
     return F.linear(x, weight, bias)
 
