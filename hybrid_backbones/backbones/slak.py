@@ -136,7 +136,7 @@ class SLaK(ConvNeXtLayout):
         out_norm: LayerNorm on every returned map.
         keep_sparse: Matrices and kernels keep the zeros that they have, as loaded, through training; False trains them
             like any other number.
-        layer_scale_init: Initial layer scale; 1e-6 as published, larger (0.1 to 1) learns faster from scratch.
+        layer_scale_init: Initial layer scale; 1e-6 as published, larger learns faster from scratch.
         init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
 
     Raises:
