@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.tensorflow import convert_variables
 from ..layers.attention import over_windows, table_attention
+from ..layers.conv_bn import on_map
 from ..layers.depthwise import depthwise
 from ..layers.drop_path import DropPath
 from ..layers.folding import fold_before, fold_behind, set_weights
@@ -58,11 +59,6 @@ TABLE_GRIDS = {2: 14, 3: 7}
 def _batch_norm(dim: int) -> nn.BatchNorm2d:
     # Keras's defaults; its momentum is the complement of PyTorch's.
     return nn.BatchNorm2d(dim, eps=1e-3, momentum=0.01)
-
-
-def _on_map(layer: nn.Module, x: Tensor) -> Tensor:
-    """`layer`, which takes (N, C, H, W), on (N, H, W, C)."""
-    return layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -145,14 +141,14 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.expand_norm.training:
-            y = linear(_on_map(self.pre_norm, x), self.expand_conv.weight.flatten(1), self.expand_conv.bias)
-            y = F.gelu(_on_map(self.expand_norm, y))
+            y = linear(on_map(self.pre_norm, x), self.expand_conv.weight.flatten(1), self.expand_conv.bias)
+            y = F.gelu(on_map(self.expand_norm, y))
             # The views give the gradient the strides of the parameter, which DistributedDataParallel compares.
             weight = self.depthwise_conv.weight.flatten(1).view_as(self.depthwise_conv.weight)
-            y = F.gelu(_on_map(self.depthwise_norm, self._depthwise(y, weight, self.depthwise_conv.bias)))
+            y = F.gelu(on_map(self.depthwise_norm, self._depthwise(y, weight, self.depthwise_conv.bias)))
         else:
             y = self._expand_with_fixed_statistics(x)
-        return _add(self._shortcut(x), _on_map(self.se, y), self.shrink_conv, self.drop_path)
+        return _add(self._shortcut(x), on_map(self.se, y), self.shrink_conv, self.drop_path)
 
     def _expand_with_fixed_statistics(self, x: Tensor) -> Tensor:
         (weight, bias), depthwise_weights = self._folded()
