@@ -162,11 +162,12 @@ def test_trains_and_predicts(name):
     batch = segmentation_batch() if name.startswith('upernet') else detection_batch()
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     before = {key: param.detach().clone() for key, param in model.named_parameters()}
-    for _ in range(2):  # blocks that start silent, as BoTNet's, learn all their layers in the second step
+    # BoTNet's blocks start silent, and learn all their layers from the second step on.
+    for _ in range(2 if 'botnet' in name else 1):
         losses = model.train_step(batch, optim_wrapper)
     assert all(value.isfinite().all() for value in losses.values())
     moved = [key for key, param in model.named_parameters() if not torch.equal(param, before[key])]
-    # Dropped branches and cancelled biases apart, two steps move everything.
+    # Dropped branches and cancelled biases apart, that moves everything.
     assert len(moved) > 0.8 * len(before)
 
     model.eval()

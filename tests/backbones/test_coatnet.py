@@ -224,8 +224,9 @@ def test_features_change_smoothly_as_the_grid_grows():
         features.append(F.interpolate(third[..., 1:-1, 1:-1], (12, 12), mode='bilinear'))
     steps = torch.tensor([(b - a).norm() / a.norm() for a, b in pairwise(features)])
     assert steps.max() < 0.1
-    # They shrink as the image grows; a jump would stand out of the others.
-    assert steps.max() < 2 * steps.median()
+    # Sixteen pixels are a smaller part of a larger image.
+    slopes = steps * torch.arange(176, 272, 16)
+    assert slopes.max() < 2 * slopes.min()
 
 
 @pytest.mark.parametrize('grid', [(14, 14), (5, 9)])
