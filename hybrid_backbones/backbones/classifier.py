@@ -41,7 +41,7 @@ def _side_by_side(classifier: Classifier, state: dict[str, Tensor], prefix: str,
 
 
 def _apart(classifier: Classifier, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    heads = {name for name, _ in classifier.head.named_children()}
+    heads = {name.split('.')[0] for name in classifier.head.state_dict()}
     for key in [key for key in state if key.startswith(prefix)]:
         name = key.removeprefix(prefix)
         part = 'head' if name.split('.')[0] in heads else 'backbone'

@@ -29,7 +29,7 @@ from ..layers.attention import over_windows, table_attention
 from ..layers.drop_path import DropPath, linear_rates
 from ..layers.folding import fold_before, fold_behind, set_weights
 from ..layers.inverted_bottleneck import bands_pay, expand_in_bands
-from ..layers.linear import add_linear, linear
+from ..layers.linear import add_linear, gelu, linear
 from ..layers.norm import LayerNorm2d
 from ..layers.position import RelativeMLP, RelativeTable
 from ..layers.squeeze_excite import SqueezeExcite
@@ -67,11 +67,6 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> T
     return F.conv2d(x, weight.flatten(1).view_as(weight), bias, stride, 1, groups=x.shape[1])
 
 
-def _gelu(x: Tensor) -> Tensor:
-    """GELU, in place without gradients: fresh buffers cost a CPU more than the arithmetic on them."""
-    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
-
-
 def _add_pointwise(x: Tensor, y: Tensor, conv: nn.Conv2d, drop_path: nn.Module) -> Tensor:
     """`x + drop_path(conv(y))` of channels_last maps; without gradients in place, summed by the matrix product."""
     if torch.is_grad_enabled() or drop_path.training:
@@ -95,7 +90,7 @@ class Stem(nn.Module):
             x = self.norm1(self.conv1(x))
         else:
             x = F.conv2d(x, *self._folded(), stride=2, padding=1)
-        return self.conv2(_gelu(x))
+        return self.conv2(gelu(x))
 
     def _folded(self) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.norm1, nn.Identity):
@@ -151,8 +146,8 @@ class MBConv(nn.Module):
         if bands_pay(rows, weight1):
             y = expand_in_bands(rows, (weight1.flatten(1), bias1), (weight2, bias2), self.stride)
             return y.permute(0, 3, 1, 2)
-        y = _gelu(_linear(x, weight1, bias1))
-        return _gelu(_depthwise(y, weight2, bias2, self.stride))
+        y = gelu(_linear(x, weight1, bias1))
+        return gelu(_depthwise(y, weight2, bias2, self.stride))
 
     def _folded(self) -> list[tuple[Tensor, Tensor | None]]:
         """Weight and bias of the first two convolutions, with the BatchNorms around them."""
@@ -231,7 +226,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.attn(self.norm1(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         x = _add_pointwise(self.shortcut(x), y, self.attn.proj, self.drop_path)
-        y = _gelu(_pointwise(self.norm2(x), self.mlp.fc1))
+        y = gelu(_pointwise(self.norm2(x), self.mlp.fc1))
         return _add_pointwise(x, y, self.mlp.fc2, self.drop_path)
 
 

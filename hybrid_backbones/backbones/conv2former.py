@@ -190,7 +190,9 @@ class Block(nn.Module):
                 setattr(self, name, None)
 
 
-class _Head(nn.Module):
+class Head(nn.Module):
+    """The authors' classification head, (N, C, H, W) to logits."""
+
     def __init__(self, dim: int, num_classes: int, hidden: int = 1280) -> None:
         super().__init__()
         self.head = nn.Sequential(nn.Conv2d(dim, hidden, 1), nn.GELU(), LayerNorm2d(hidden))
@@ -271,4 +273,4 @@ class Conv2Former(ConvNeXtLayout):
         return 2 ** (self.num_stages + 1) - 1
 
     def build_head(self, num_classes: int) -> nn.Module:
-        return _Head(self.out_channels[-1], num_classes)
+        return Head(self.out_channels[-1], num_classes)

@@ -9,6 +9,15 @@ from ..layers.norm import LayerNorm2d
 from .pyramid import PyramidBackbone
 
 
+def init_layers(network: nn.Module) -> None:
+    """The authors' initialisation of convolutions and linear layers."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 class ConvNeXtLayout(PyramidBackbone):
     """Stages of blocks on (N, H, W, C), `stages`, each with a layer in front that halves the map, `downsample_layers`.
 
@@ -44,11 +53,7 @@ class ConvNeXtLayout(PyramidBackbone):
         self.stages = nn.ModuleList(
             nn.Sequential(*(make_block(i, next(rates)) for _ in range(depth))) for i, depth in enumerate(self.depths)
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_layers(self)
 
     @property
     def checkpoint_ignores(self) -> tuple[str, ...]:

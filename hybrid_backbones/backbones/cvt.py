@@ -25,8 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..layers.attention import attention
 from ..layers.depthwise import depthwise
 from ..layers.drop_path import DropPath
+from ..layers.linear import add_linear
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
 from .pyramid import PyramidBackbone
@@ -39,32 +41,6 @@ ARCHS = {
 }
 # x * sigmoid(1.702 x) is silu(1.702 x) / 1.702.
 QUICK_GELU = 1.702
-
-
-def _add_linear(x: Tensor, y: Tensor, layer: nn.Linear, factor: float = 1.0) -> None:
-    """`x += linear(factor * y)`, accumulated by the matrix product itself."""
-    if y.dtype != x.dtype:
-        # A GPU's autocast keeps sums in fp32 behind a LayerNorm.
-        x.add_(F.linear(y, layer.weight * factor, layer.bias))
-        return
-    # A view or an error: `flatten` would copy tokens of another layout, and the sum would be lost.
-    x.view(-1, x.shape[-1]).addmm_(y.flatten(0, 1), layer.weight.to(x.dtype).t(), alpha=factor)
-    x.add_(layer.bias)
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Softmax attention, (N, heads, T, C) and twice (N, heads, S, C) to (N, heads, T, C), without a matrix T x S."""
-    parts, tokens = 1, q.shape[2]
-    if q.is_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        parts = -(-torch.get_num_threads() // (q.shape[0] * q.shape[1]))
-    if parts == 1:
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    # A CPU's backward pass is parallel over heads only, and several times slower, not just serial, with a single one:
-    # parts of the queries pass for heads.
-    q = F.pad(q, (0, 0, 0, -tokens % parts)).unflatten(2, (parts, -1)).flatten(1, 2)
-    k, v = (t[:, :, None].expand(-1, -1, parts, -1, -1).flatten(1, 2) for t in (k, v))
-    out = F.scaled_dot_product_attention(q, k, v, scale=scale)
-    return out.unflatten(1, (-1, parts)).flatten(2, 3)[:, :, :tokens]
 
 
 class PatchEmbed(nn.Module):
@@ -142,14 +118,14 @@ class Attention(nn.Module):
         q = project(self.conv_proj_q, self.proj_q)
         k = project(self.conv_proj_k, self.proj_k)
         v = project(self.conv_proj_v, self.proj_v)
-        return _attention(q, k, v, self.scale).transpose(1, 2).flatten(2)
+        return attention(q, k, v, self.scale).transpose(1, 2).flatten(2)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return self.proj(self.attend(x, size))
 
     def add_to(self, x: Tensor, normed: Tensor, size: tuple[int, int]) -> None:
         """`x += forward(normed, size)` without gradients: fresh buffers cost a CPU more than the sums in them."""
-        _add_linear(x, self.attend(normed, size), self.proj)
+        add_linear(x, self.attend(normed, size), self.proj.weight, self.proj.bias)
 
 
 class Mlp(nn.Module):
@@ -169,7 +145,7 @@ class Mlp(nn.Module):
         hidden = torch.addmm(
             self.fc1.bias, normed.flatten(0, 1), self.fc1.weight.t(), beta=QUICK_GELU, alpha=QUICK_GELU
         )
-        _add_linear(x, F.silu(hidden, inplace=True).unflatten(0, x.shape[:2]), self.fc2, 1 / QUICK_GELU)
+        add_linear(x, F.silu(hidden, inplace=True), self.fc2.weight, self.fc2.bias, 1 / QUICK_GELU)
 
 
 class Block(nn.Module):

@@ -1,7 +1,7 @@
 """The contract of every backbone: an image of any size in, feature maps at several strides out."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,8 +17,8 @@ class PyramidBackbone(BaseModule):
     """A trunk of stages, each followed, where `out_indices` asks for it, by an output norm.
 
     A family builds its trunk, calls :meth:`finish` at the end of its constructor, and implements
-    the abstract methods below. Stages after the last of `out_indices` are not built, so that
-    distributed training never meets an unused parameter.
+    the abstract methods below and :meth:`forward_stage` or :meth:`maps`. Stages after the last of
+    `out_indices` are not built, so that distributed training never meets an unused parameter.
 
     Args:
         stage_channels: Channels of every stage of the architecture.
@@ -29,6 +29,7 @@ class PyramidBackbone(BaseModule):
         with_cp: Recompute blocks in the backward pass instead of keeping their activations.
         init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes any file that
             :func:`hybrid_backbones.checkpoints.load_pretrained` reads.
+        num_stages: Stages to build, where not those up to the last of `out_indices`.
 
     Raises:
         ValueError: `out_indices` or `frozen_stages` outside the architecture.
@@ -41,6 +42,8 @@ class PyramidBackbone(BaseModule):
     checkpoint_ignores: tuple[str, ...] = ()
     # Prefixes of what dense prediction adds to a trunk, which no published file has.
     added: tuple[str, ...] = ('out_norms.',)
+    # Those of them behind the trunk, which learn as fast as the heads.
+    beside_heads: tuple[str, ...] = ('out_norms.',)
     # Blocks of every stage that is built.
     depths: tuple[int, ...]
     # Options under which the trunk is the authors' classifier without its head.
@@ -55,6 +58,7 @@ class PyramidBackbone(BaseModule):
         norm_eval: bool = False,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
+        num_stages: int | None = None,
     ) -> None:
         super().__init__(init_cfg)
         total = len(stage_channels)
@@ -64,7 +68,7 @@ class PyramidBackbone(BaseModule):
                 f'out_indices={out_indices} of {type(self).__name__}: '
                 f'expected ascending stages out of {tuple(range(total))}'
             )
-        self.num_stages = out_indices[-1] + 1
+        self.num_stages = num_stages or out_indices[-1] + 1
         if frozen_stages not in range(-1, self.num_stages + 1):
             raise ValueError(
                 f'frozen_stages={frozen_stages} of {type(self).__name__}: expected -1 (none), 0 (the stem) '
@@ -89,9 +93,9 @@ class PyramidBackbone(BaseModule):
     def min_size(self) -> int:
         """Smallest height and width in pixels that leave one pixel of the last map."""
 
-    @abstractmethod
     def forward_stage(self, x: Tensor, index: int) -> Tensor:
         """Run stage `index`, with the stem or downsampling layer in front of it, on (N, C, H, W)."""
+        raise NotImplementedError(f'{type(self).__name__} must implement forward_stage or override maps')
 
     @abstractmethod
     def stage_modules(self, index: int) -> list[nn.Module]:
@@ -120,9 +124,10 @@ class PyramidBackbone(BaseModule):
 
         Returns:
             (-1, 0) for the stem; (s, d) for stage s, where d = 1..num_blocks counts blocks through the whole trunk and
-            a downsampling layer has the depth of the block behind it; (num_stages, num_blocks + 1) for output norms.
+            a downsampling layer has the depth of the block behind it; (num_stages, num_blocks + 1) for output norms
+            and what else is learned with the heads.
         """
-        if name.startswith('out_norms.'):
+        if name.startswith(self.beside_heads):
             return self.num_stages, self.num_blocks + 1
         stage, block = self.block_of(name)
         return stage, sum(self.depths[:stage]) + block + 1 if stage >= 0 else 0
@@ -163,8 +168,12 @@ class PyramidBackbone(BaseModule):
         Raises:
             ValueError: Not three channels, or an image below :attr:`min_size`.
         """
-        maps = enumerate(self._stages(x))
-        return tuple(self.out_norms[str(i)](m) if self.out_norms else m for i, m in maps if i in self.out_indices)
+        maps = zip(self.out_indices, self.maps(x), strict=True)
+        return tuple(self.out_norms[str(i)](m) if self.out_norms else m for i, m in maps)
+
+    def maps(self, x: Tensor) -> Iterable[Tensor]:
+        """Maps of `out_indices` before their output norms."""
+        return (m for i, m in enumerate(self._stages(x)) if i in self.out_indices)
 
     def head_features(self, x: Tensor) -> Tensor:
         """What the authors' classification head reads of an image batch: here the last map, without output norm."""

@@ -17,6 +17,21 @@ _CACHED = 2**23
 _PART = 768
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    """Softmax attention, (N, heads, T, C) and twice (N, heads, S, C) to (N, heads, T, C), without a matrix T x S."""
+    parts, tokens = 1, q.shape[2]
+    if q.is_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        parts = -(-torch.get_num_threads() // (q.shape[0] * q.shape[1]))
+    if parts == 1:
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    # A CPU's backward pass is parallel over heads only, and several times slower, not just serial, with a single one:
+    # parts of the queries pass for heads.
+    q = F.pad(q, (0, 0, 0, -tokens % parts)).unflatten(2, (parts, -1)).flatten(1, 2)
+    k, v = (t[:, :, None].expand(-1, -1, parts, -1, -1).flatten(1, 2) for t in (k, v))
+    out = F.scaled_dot_product_attention(q, k, v, scale=scale)
+    return out.unflatten(1, (-1, parts)).flatten(2, 3)[:, :, :tokens]
+
+
 def window_partition(x: Tensor, window: int) -> Tensor:
     """Cut a map into windows, with zeros on the right and below where the last ones do not fit.
 

@@ -1,4 +1,4 @@
-"""Linear layers over the channels of channels-last maps."""
+"""Linear layers over the channels of channels-last maps and of tokens, and what stands between them."""
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def add_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """`x += linear(y, weight, bias)`, accumulated by the matrix product itself; all of one dtype, without gradients.
+def add_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, factor: float = 1.0) -> None:
+    """`x += linear(factor * y, weight, bias)`, accumulated by the matrix product itself, without gradients.
 
     Args:
-        x: (N, H, W, D), contiguous.
-        y: (N, H, W, C), contiguous.
+        x: (..., D), contiguous.
+        y: (..., C), contiguous.
     """
+    if y.dtype != x.dtype:
+        # A GPU's autocast keeps sums in fp32 behind a LayerNorm.
+        x.add_(F.linear(y, weight * factor, bias))
+        return
     # A view or an error: `flatten` would copy a map of another layout, and the sum would be lost.
-    x.view(-1, x.shape[-1]).addmm_(y.flatten(0, 2), weight.t())
+    x.view(-1, x.shape[-1]).addmm_(y.flatten(0, -2), weight.to(x.dtype).t(), alpha=factor)
     x.add_(bias)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU, in place without gradients: fresh buffers cost a CPU more than the arithmetic on them."""
+    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)

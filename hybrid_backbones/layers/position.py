@@ -1,5 +1,6 @@
-"""Bias of attention by relative position on the map at hand, whatever size it was learned at."""
+"""What is learned of positions, on a grid of one size, for the map at hand: tables by place, and bias by offset."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -75,6 +76,33 @@ def resize_line(table: Tensor, length: int) -> Tensor:
     if table.shape[0] == length:
         return table
     return resize_table(table.t()[:, None], 1, length)[:, 0].t()
+
+
+def square_side(tokens: int) -> int | None:
+    """Side of the square grid of so many tokens; None if there is none."""
+    side = math.isqrt(max(tokens, 0))
+    return side if side**2 == tokens > 0 else None
+
+
+def resize_positions(table: Tensor, size: tuple[int, int], special: int = 0, align_corners: bool = False) -> Tensor:
+    """Bicubic resizing of an embedding per token, learned on a square grid.
+
+    Args:
+        table: (1, special + side * side, C).
+        size: (H, W) of the grid at hand.
+        special: Tokens in front that have no place on the grid, and stay as they are.
+        align_corners: Whether the outer tokens' centres stay where they are, rather than the grid's edges.
+
+    Returns:
+        (1, special + H * W, C); `table` itself when it has that size.
+    """
+    front, grid = table[:, :special], table[:, special:]
+    side = square_side(grid.shape[1])
+    if (side, side) == tuple(size):
+        return table
+    grid = grid.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, tuple(size), mode='bicubic', align_corners=align_corners)
+    return torch.cat([front, grid.permute(0, 2, 3, 1).flatten(1, 2)], 1)
 
 
 class RelativeTable(nn.Module):

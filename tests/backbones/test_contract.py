@@ -25,10 +25,14 @@ TINY = {
         depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), kernel_sizes=(31, 15, 7, 5), small_kernel=3, dw_ratio=1.5
     ),
     'SLaK': dict(depths=(1, 1, 2, 1), dims=(9, 17, 24, 31), kernel_sizes=(31, 15, 9, 7), small_kernel=3),
+    'ViT': dict(depth=5, dim=32, heads=2, mlp_ratio=3, stem=((8, 2), (12, 2), (16, 2), (24, 2))),
+    'ConViT': dict(depth=5, dim=32, heads=4, local=4),
+    'CeiT': dict(depth=5, dim=32, heads=2),
+    'IsotropicConv2Former': dict(depth=5, dim=32, kernel_size=5),
 }
 
-# CvT's head reads the class token alone, whose query bypasses the last block's convolution.
-UNREAD_BY_HEAD = {'CvT': 'backbone.stage2.blocks.1.attn.conv_proj_q.'}
+# Heads that read the class token alone, which bypasses convolutions of the last block.
+UNREAD_BY_HEAD = {'CvT': 'backbone.stage2.blocks.1.attn.conv_proj_q.', 'CeiT': 'backbone.blocks.4.leff.'}
 
 # Where roundings are compared: attention averages, as do kernels as large as the map, and statistics over a few alike
 # pixels would magnify the difference.

@@ -1,0 +1,205 @@
+"""ConViT: improving vision transformers with soft convolutional inductive biases (arXiv 2103.10697).
+
+Official code: facebookresearch/convit, `convit.py` at 0a9340a, Apache-2.0 by its licence file (headers say CC-BY-NC).
+Parameters carry its names, which are timm's too; files of both load as they are. Deliberate differences:
+
+- Any image size, where the code takes square ones: non-square grids of a square number of tokens are silently wrong
+  there, as is a second grid of as many tokens as the first. The table of positions, which the paper says could go, is
+  resized bicubically; relative positions are of no size.
+- No matrix over all pairs of tokens. A head's position scores are a dx + b dy + c (dx^2 + dy^2) + d, so that their
+  softmax is the product of one over the rows and one over the columns, applied one after the other. Both softmaxes that
+  the gate mixes sum to one, and so does the mixture: the code's renormalisation is left out.
+- Four levels from one grid (`pyramid`), windows for large images (`window_size`), an output norm per returned map.
+- The final norm stands with the head (`create_classifier`).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.attention import attention, over_windows
+from ..layers.drop_path import linear_rates
+from ..layers.norm import LayerNorm2d
+from ..layers.patch_embed import PatchEmbed
+from ..layers.transformer import EPS, Attention, Block
+from ..registry import register_backbone
+from .plain import PlainBackbone, block_windows, expand_token, init_linears, small_normal, square_table
+
+# Table 1; the first `local` blocks have gated positional attention. "plus" has 64 channels a head instead of 48.
+ARCHS = {
+    'tiny': dict(depth=12, dim=192, heads=4, local=10),
+    'small': dict(depth=12, dim=432, heads=9, local=10),
+    'base': dict(depth=12, dim=768, heads=16, local=10),
+    'tiny_plus': dict(depth=12, dim=256, heads=4, local=10),
+    'small_plus': dict(depth=12, dim=576, heads=9, local=10),
+    'base_plus': dict(depth=12, dim=1024, heads=16, local=10),
+}
+
+
+def position_attention(v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Attention with weights that are a product of one for the row and one for the column of the key.
+
+    Args:
+        v: (N, H, W, heads, d), values.
+        rows: (heads, H, H), weights of every row for the queries of a row.
+        columns: (heads, W, W).
+
+    Returns:
+        (N, H, W, heads, d).
+    """
+    return torch.einsum('hyk,nkxhd->nyxhd', rows, torch.einsum('hxl,nklhd->nkxhd', columns, v))
+
+
+class GatedPositionalAttention(nn.Module):
+    """GPSA up to its last layer, equations 7 and 8; (N, H * W, C) in and out.
+
+    Args:
+        locality_strength: How narrow the neighbourhoods are that the heads start with.
+    """
+
+    def __init__(self, dim: int, heads: int, window_size: int | None, locality_strength: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window_size = window_size
+        self.qk = nn.Linear(dim, 2 * dim, bias=False)
+        self.v = nn.Linear(dim, dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+        self.pos_proj = nn.Linear(3, heads)
+        self.gating_param = nn.Parameter(torch.ones(heads))
+        self.locality_strength = locality_strength
+
+    @torch.no_grad()
+    def init_local(self) -> None:
+        """Start as a convolution whose heads look at the places of a square kernel, section 3."""
+        nn.init.eye_(self.v.weight)
+        side = math.isqrt(self.heads)
+        for head in range(self.heads):
+            across, down = (2 * (place - (side - 1) / 2) for place in divmod(head, side))
+            self.pos_proj.weight[head] = self.locality_strength * torch.tensor([across, down, -1.0])
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        qkv = F.linear(x, torch.cat([self.qk.weight, self.v.weight])).unflatten(1, size)
+        if self.window_size is None or max(size) <= self.window_size:
+            return self._attend(qkv).flatten(1, 2)
+        return over_windows(self._attend, qkv, self.window_size).flatten(1, 2)
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """(N, H, W, 3C), queries, keys and values side by side, to (N, H, W, C)."""
+        size = qkv.shape[1:3]
+        q, k, v = qkv.unflatten(3, (3, self.heads, -1)).unbind(3)
+        content = attention(*(t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))).transpose(1, 2).unflatten(1, size)
+        position = position_attention(v, *(t.to(v.dtype) for t in self._weights(*size)))
+        return content.lerp(position, self.gating_param.sigmoid().to(v.dtype)[:, None]).flatten(3)
+
+    def _weights(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Weights of rows (heads, H, H) and of columns (heads, W, W)."""
+        # Squares of offsets are too large for half precision.
+        wide = torch.promote_types(self.pos_proj.weight.dtype, torch.float32)
+        across, down, squared = self.pos_proj.weight.to(wide).t()[:, :, None, None]
+
+        def scores(length: int, slope: Tensor) -> Tensor:
+            places = torch.arange(length, device=slope.device, dtype=wide)
+            offsets = places - places[:, None]
+            return slope * offsets + squared * offsets.square()
+
+        # The bias, the same for all keys, changes nothing; it is here for its gradient of zero.
+        columns = scores(width, across) + self.pos_proj.bias.to(wide)[:, None, None]
+        return scores(height, down).softmax(-1), columns.softmax(-1)
+
+
+class _Head(nn.Module):
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=EPS)
+        self.head = nn.Linear(dim, num_classes)
+        init_linears(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x[:, 0]))
+
+
+@register_backbone(
+    convit_t=dict(arch='tiny'),
+    convit_s=dict(arch='small'),
+    convit_b=dict(arch='base'),
+    convit_t_plus=dict(arch='tiny_plus'),
+    convit_s_plus=dict(arch='small_plus'),
+    convit_b_plus=dict(arch='base_plus'),
+)
+class ConViT(PlainBackbone):
+    """ConViT as a pyramid of strides 4, 8, 16, 32. The class token joins behind the blocks of positional attention.
+
+    Args:
+        arch: A name in `ARCHS`, or a dict with the same keys.
+        pyramid: Where the levels come from: `'simple'`, all from the last map, as ViTDet's detectors; `'multi_depth'`,
+            each from its quarter of the blocks, as BEiT's segmentors; None, no pyramid but the maps of single blocks,
+            all of stride 16.
+        table_size: Image size in pixels at which the table of positions is stored. Files of another are resized.
+        window_size: None, or the side in tokens of the windows that attention stays within, in all blocks but the last
+            of each quarter, as ViTDet's (14 there): less work on large images, but another function than the one that
+            was pretrained. A grid that one window covers stays whole.
+        locality_strength: Of the initialisation; 1 as published.
+        out_indices: Levels 0 to 3 that are returned, all by default; with `pyramid=None` blocks, by default the last.
+        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
+        frozen_stages: -1 nothing, 0 the stem with positions and class token, k that and k quarters of the blocks.
+        norm_eval: Of BatchNorm, which there is none of.
+        with_cp: Recompute blocks in the backward pass.
+        out_norm: LayerNorm on every returned map.
+        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' and timm's files.
+
+    Raises:
+        ValueError: Unknown arch, or options outside the architecture.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = 'small',
+        pyramid: str | None = 'simple',
+        table_size: int = 224,
+        window_size: int | None = None,
+        locality_strength: float = 1.0,
+        out_indices: Sequence[int] | None = None,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        out_norm: bool = True,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        depth, dim, heads, local = self.parse_arch(arch, ARCHS)
+        if math.isqrt(heads) ** 2 != heads:
+            raise ValueError(f'ConViT with {heads} heads: expected a square number, the places of a square kernel')
+        super().__init__(depth, dim, pyramid, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        self.local = local
+        if self.num_blocks > self.local:
+            self.cls_token = small_normal(1, 1, dim)
+        self.pos_embed = square_table(table_size, 0, dim)
+        self.patch_embed = PatchEmbed(dim)
+        self.blocks = nn.ModuleList()
+        rates = linear_rates(drop_path_rate, depth)
+        for block, window in enumerate(block_windows(depth, window_size)[: self.num_blocks]):
+            if block < self.local:
+                attn = GatedPositionalAttention(dim, heads, window, locality_strength)
+            else:
+                attn = Attention(dim, heads, qkv_bias=False, window_size=window)
+            self.blocks.append(Block(dim, attn, mlp_ratio=4, drop_path=next(rates)))
+        init_linears(self)
+        for block in self.blocks[: self.local]:
+            block.attn.init_local()
+        self.finish(out_norm, LayerNorm2d)
+
+    @property
+    def head_keys(self) -> str:
+        return r'(norm|head)\.' if self.num_blocks > self.local else r'(norm\.|head\.|cls_token)'
+
+    def run(self, index: int, x: Tensor, size: tuple[int, int]) -> Tensor:
+        if index == self.local:
+            x = torch.cat([expand_token(self.cls_token, x), x], 1)
+        return super().run(index, x, size)
+
+    def build_head(self, num_classes: int) -> nn.Module:
+        return _Head(self.out_channels[-1], num_classes)

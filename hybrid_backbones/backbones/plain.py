@@ -1,0 +1,233 @@
+"""The layout of plain networks: one grid of stride 16 from stem to head, and a pyramid made of it behind the trunk."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..layers.plain_pyramid import KINDS, STRIDES, PlainPyramid, level_channels
+from ..layers.position import SizeCache, resize_positions, square_side
+from .pyramid import PyramidBackbone
+
+STRIDE = 16
+
+
+def quarter_ends(depth: int) -> tuple[int, ...]:
+    """Blocks up to the end of every quarter of a trunk, rounded up: 3, 6, 9 and 12 of 12."""
+    return tuple(-(-depth * quarter // 4) for quarter in range(1, 5))
+
+
+def block_windows(depth: int, window_size: int | None) -> list[int | None]:
+    """Window of every block: ViTDet's four global blocks end the quarters (arXiv 2203.16527, section 3)."""
+    if window_size is not None and window_size < 1:
+        raise ValueError(f'window_size={window_size}: expected None or a positive number of tokens')
+    return [None if block + 1 in quarter_ends(depth) else window_size for block in range(depth)]
+
+
+class PlainBackbone(PyramidBackbone):
+    """Blocks on the tokens of a stride-16 grid, `blocks`, behind a stem.
+
+    The stages of the contract are the quarters of the trunk; with `pyramid=None`, single blocks. A family sets
+    `self.blocks` to `num_blocks` of them, each called with tokens (N, T, C) and the grid's size, calls :meth:`finish`
+    and implements the abstract method of the contract that is left, and others as it differs.
+
+    Args:
+        depth: Blocks of the architecture, at least four.
+        dim: C.
+        pyramid: Kind of :class:`hybrid_backbones.layers.plain_pyramid.PlainPyramid`, whose levels are returned; None
+            for the blocks' own maps, all of stride 16.
+        finer: Channels of the maps that the stem has on its way, by stride.
+        out_indices: Levels 0 to 3, all by default; with `pyramid=None` blocks, by default the last.
+
+    Raises:
+        ValueError: Options outside the architecture.
+    """
+
+    no_weight_decay = ('pos_embed', 'cls_token', 'dist_token')
+    added = ('out_norms.', 'pyramid.')
+    beside_heads = ('out_norms.', 'pyramid.')
+    classifier_options = dict(out_norm=False, pyramid=None)
+    # Keys of published files that belong to the classification head, as a pattern.
+    head_keys: str
+    # How the position table is resized.
+    align_corners = False
+
+    def __init__(
+        self,
+        depth: int,
+        dim: int,
+        pyramid: str | None,
+        finer: Mapping[int, int],
+        out_indices: Sequence[int] | None,
+        frozen_stages: int,
+        norm_eval: bool,
+        with_cp: bool,
+        init_cfg: dict[str, Any] | None,
+    ) -> None:
+        name = type(self).__name__
+        kinds = (*(kind for kind in KINDS if finer or kind != 'stem'), None)
+        if pyramid not in kinds:
+            raise ValueError(f'pyramid={pyramid!r} of {name}: choose one of {", ".join(map(repr, kinds))}')
+        if depth < 4:
+            raise ValueError(f'{name} with {depth} blocks: expected at least 4, one per level')
+        common = frozen_stages, norm_eval, with_cp, init_cfg
+        if pyramid is None:
+            ends = range(1, depth + 1)
+            super().__init__(
+                (dim,) * depth, (STRIDE,) * depth, (depth - 1,) if out_indices is None else out_indices, *common
+            )
+        else:
+            ends = quarter_ends(depth)
+            levels = (0, 1, 2, 3) if out_indices is None else out_indices
+            stages = None if pyramid == 'multi_depth' else 4
+            super().__init__(level_channels(pyramid, dim, finer), STRIDES, levels, *common, num_stages=stages)
+        self.depth = depth
+        self.depths = tuple(b - a for a, b in pairwise((0, *ends)))[: self.num_stages]
+        # Stages whose maps the outputs are made from.
+        deepest = (self.num_stages - 1,) * len(self.out_indices)
+        self.sources = self.out_indices if pyramid in (None, 'multi_depth') else deepest
+        self.pyramid = None if pyramid is None else PlainPyramid(pyramid, dim, finer, self.out_indices)
+        self.position_cache = SizeCache()
+
+    # What a family says of itself.
+
+    @property
+    def stem(self) -> nn.Module:
+        """(N, 3, H, W) to the grid (N, H / 16, W / 16, C), rounded up, and finer maps (N, C', H / s, W / s) by s."""
+        return self.patch_embed
+
+    @property
+    def special_tokens(self) -> tuple[nn.Parameter, ...]:
+        """Those in front of the grid's from the first block on, each (1, 1, C) and with a place in `pos_embed`."""
+        return ()
+
+    def first_tokens(self, grid: Tensor) -> Tensor:
+        """(N, H, W, C) to what the first block reads, (N, T, C), in memory that it may overwrite."""
+        front = [expand_token(token, grid) for token in self.special_tokens]
+        return torch.cat([*front, grid.flatten(1, 2)], 1) + self.positions(tuple(grid.shape[1:3])).to(grid.dtype)
+
+    # What all share.
+
+    @property
+    def min_size(self) -> int:
+        return 1  # everything is rounded up
+
+    def positions(self, size: tuple[int, int]) -> Tensor:
+        """`pos_embed` on a grid of `size`, (1, T, C)."""
+        table, special = self.pos_embed, len(self.special_tokens)
+        return self.position_cache(table, size, lambda: resize_positions(table, size, special, self.align_corners))
+
+    def run(self, index: int, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Block `index` on tokens (N, T, C)."""
+        return self.run_block(partial(self.blocks[index], size=size), x)
+
+    def tokens(self, grid: Tensor) -> Iterator[Tensor]:
+        """Tokens (N, T, C) after every block; in inference, the next one overwrites them."""
+        x = self.first_tokens(grid)
+        for index in range(len(self.blocks)):
+            x = self.run(index, x, tuple(grid.shape[1:3]))
+            yield x
+
+    def embed(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """Grid and finer maps of the stem."""
+        self._check_input(x)
+        return self.stem(x.contiguous(memory_format=torch.channels_last))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        size = tuple(x.shape[2:])
+        grid, finer = self.embed(x)
+        last_blocks = dict(zip(accumulate(self.depths), range(self.num_stages), strict=True))
+        kept = {}
+        for done, tokens in enumerate(self.tokens(grid), 1):
+            if last_blocks.get(done) in self.sources:
+                kept[last_blocks[done]] = _as_map(tokens, grid.shape[1:3])
+        maps = [kept[source] for source in self.sources]
+        return maps if self.pyramid is None else self.pyramid(maps, finer, size)
+
+    def head_features(self, x: Tensor) -> Tensor:
+        """Tokens of the last block, (N, T, C)."""
+        *_, last = self.tokens(self.embed(x)[0])
+        return last
+
+    def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A position table that was learned on another grid is resized to that of this network's."""
+        given, own = state.get('pos_embed'), getattr(self, 'pos_embed', None)
+        if given is None or own is None or given.shape == own.shape or given.shape[2:] != own.shape[2:]:
+            return state
+        special = len(self.special_tokens)
+        sides = [square_side(table.shape[1] - special) for table in (given, own)]
+        if None in sides:
+            return state  # of another number of special tokens: an error of shapes
+        print_log(
+            f'{type(self).__name__}: the position table of {sides[0]}x{sides[0]} in the file is resized to '
+            f'{sides[1]}x{sides[1]}; table_size={STRIDE * sides[0]} keeps it as it is',
+            'current',
+        )
+        table = resize_positions(given, (sides[1], sides[1]), special, self.align_corners)
+        return {**state, 'pos_embed': table}
+
+    def finish(self, out_norm: bool, norm: type[nn.Module]) -> None:
+        super().finish(out_norm, norm)
+        if self.frozen_stages >= 0:
+            # Position table and special tokens, which belong to no module but the trunk, are of the stem.
+            for parameter in self.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+    @property
+    def checkpoint_ignores(self) -> tuple[str, ...]:
+        unbuilt = (rf'blocks\.{i}\.' for i in range(self.num_blocks, self.depth))
+        return (self.head_keys, *unbuilt)
+
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        if index == -1:
+            return [self.stem]
+        start = sum(self.depths[:index])
+        return list(self.blocks[start : start + self.depths[index]])
+
+    def block_of(self, name: str) -> tuple[int, int]:
+        if not name.startswith('blocks.'):
+            return -1, 0
+        block = int(name.split('.')[1])
+        stage = next(s for s, end in enumerate(accumulate(self.depths)) if block < end)
+        return stage, block - sum(self.depths[:stage])
+
+
+def expand_token(token: Tensor, like: Tensor) -> Tensor:
+    """A special token (1, 1, C) for every image of a batch, in the dtype of `like`, (N, 1, C)."""
+    # Without the axes of length one, whose strides in the gradient DistributedDataParallel would compare.
+    return token.flatten().to(like.dtype).expand(len(like), 1, -1)
+
+
+def _as_map(tokens: Tensor, size: Sequence[int]) -> Tensor:
+    """Those of a map, as one of its own (N, C, H, W), channels_last."""
+    grid = tokens[:, tokens.shape[1] - size[0] * size[1] :].clone(memory_format=torch.contiguous_format)
+    return grid.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
+
+
+def square_table(table_size: int, special: int, dim: int) -> nn.Parameter:
+    """An embedding per token (1, special + side * side, C) for images of `table_size` pixels.
+
+    Raises:
+        ValueError: `table_size` is not a positive multiple of 16.
+    """
+    if table_size <= 0 or table_size % STRIDE:
+        raise ValueError(f'table_size={table_size}: expected a positive multiple of {STRIDE} pixels')
+    return small_normal(1, special + (table_size // STRIDE) ** 2, dim)
+
+
+def small_normal(*shape: int) -> nn.Parameter:
+    """A parameter as Transformers' embeddings start."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
+
+
+def init_linears(network: nn.Module) -> None:
+    """DeiT's initialisation, which all plain Transformers here share."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

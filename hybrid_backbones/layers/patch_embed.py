@@ -1,0 +1,26 @@
+"""The stem of a plain network: an image as one token per patch."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """(N, C, H, W) with zeros on the right and below, so that `multiple` divides both sides."""
+    height, width = x.shape[2:]
+    return F.pad(x, (0, -width % multiple, 0, -height % multiple))
+
+
+class PatchEmbed(nn.Module):
+    """One linear layer per patch of 16x16 pixels; an image that they do not divide is padded with zeros.
+
+    A stem gives its grid (N, H / 16, W / 16, C), rounded up, and finer maps (N, C', H / s, W / s) by stride s, of which
+    this one has none.
+    """
+
+    def __init__(self, dim: int, patch_size: int = 16) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """(N, 3, H, W) to the grid and no finer maps."""
+        return self.proj(pad_to_multiple(x, self.proj.stride[0])).permute(0, 2, 3, 1), {}
