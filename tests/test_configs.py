@@ -14,6 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from hybrid_backbones import create_backbone, list_backbones
+from hybrid_backbones.backbones.plain import PlainBackbone
 from hybrid_backbones.engine.model_checks import check_channels
 
 FOLDER = Path(__file__).parents[1] / 'configs'
@@ -42,8 +43,8 @@ def build(cfg: Config) -> nn.Module:
 
 
 def backbone_of(name: str) -> str:
-    """`cvt_13` of `maskrcnn_cvt_13_coco`."""
-    return re.fullmatch(r'(?:overfit_)?(?:cascade_)?(?:maskrcnn|upernet)_(.+)_(?:coco|ade20k)', name)[1]
+    """`cvt_13` of `maskrcnn_cvt_13_coco`, `deit_s` of `maskrcnn_deit_s_window_coco`."""
+    return re.fullmatch(r'(?:overfit_)?(?:cascade_)?(?:maskrcnn|upernet)_(.+?)(?:_window)?_(?:coco|ade20k)', name)[1]
 
 
 def test_all_are_there():
@@ -59,6 +60,10 @@ def test_all_are_there():
         expected |= {f'cascade_maskrcnn_replknet_{size}_coco', f'upernet_replknet_{size}_ade20k'}
     expected |= {f'upernet_slak_{size}_ade20k' for size in 'tsb'} | {'cascade_maskrcnn_slak_t_coco'}
     expected |= {f'maskrcnn_{backbone}_coco' for backbone in ('hornet_t', 'replknet_31b', 'slak_t')}
+    for backbone in ('deit_s', 'deit_b', 'convit_s', 'ceit_s', 'vitc_4gf'):
+        for windows in ('', '_window'):
+            expected |= {f'{detector}_{backbone}{windows}_coco' for detector in ('maskrcnn', 'cascade_maskrcnn')}
+        expected |= {f'upernet_{backbone}_ade20k'}
     assert set(CONFIGS) >= expected
     # Nor is any family or variant without one.
     assert {backbone_of(name) for name in CONFIGS} >= set(list_backbones()) - WITHOUT_CONFIG
@@ -90,8 +95,17 @@ def test_recipe(name):
     options = {key: value for key, value in cfg.model.backbone.items() if key == 'filter_image_size'}
     with torch.device('meta'):
         ours, named = MODELS.build(cfg.model.backbone), create_backbone(backbone, **options)
-    shapes = [{key: value.shape for key, value in network.state_dict().items()} for network in (ours, named)]
+    shapes = [
+        # What plain networks' two kinds of pyramid add differs.
+        {key: value.shape for key, value in network.state_dict().items() if not key.startswith(network.added)}
+        for network in (ours, named)
+    ]
     assert shapes[0] == shapes[1]
+    if 'window' in name:
+        assert cfg.model.backbone.window_size == 14
+    elif isinstance(ours, PlainBackbone):
+        assert not cfg.model.backbone.get('window_size')
+        assert cfg.model.backbone.get('pyramid', 'simple') == ('simple' if name.endswith('coco') else 'multi_depth')
     large = backbone in LARGE
     if name.endswith('coco'):
         assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == 36
@@ -148,6 +162,10 @@ def with_few_regions(cfg: Config) -> None:
         'upernet_coatnet_0_ade20k',
         'cascade_maskrcnn_botnet_50_coco',
         'upernet_botnet_s1_50_ade20k',
+        'maskrcnn_deit_s_window_coco',
+        'upernet_convit_t_ade20k',
+        'maskrcnn_vitc_4gf_coco',
+        'upernet_ceit_t_ade20k',
     ],
 )
 def test_trains_and_predicts(name):

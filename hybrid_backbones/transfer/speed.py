@@ -4,6 +4,7 @@ Machines are shared and noisy, so only ratios of interleaved runs mean anything:
 and the ratio is the median of the iterations' own ratios.
 """
 
+import ast
 import ctypes
 import re
 import statistics
@@ -12,13 +13,13 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..backbones.botnet import Attention
-from ..layers.attention import relative_logits
 from ..registry import create_backbone, list_backbones
+from .plain import FAMILIES, lay_out_in_full
 
 MEMORY_FORMATS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
 # A CPU's allocator has all its pages after three runs.
@@ -54,55 +55,61 @@ class _HiddenStates(nn.Module):
         return self.network(x, output_hidden_states=True).hidden_states
 
 
-class _AllPairs(Attention):
-    """BoTNet's attention as published, with scores and bias of all pairs of positions laid out."""
+def _parse(name: str) -> tuple[str, dict[str, Any]]:
+    """`deit_s` and its options, of `deit_s:window_size=14,pyramid=None`.
 
-    def _attend(self, qkv: Tensor, padding: None) -> Tensor:
-        n, height, width, _ = qkv.shape
-        q, k, v = qkv.reshape(n, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q = q * self.scale
-        rows, columns = relative_logits(q, (height, width), *self._tables((height, width)))
-        scores = q @ k.transpose(2, 3) + (rows[..., None] + columns[..., None, :]).flatten(3)
-        return (scores.softmax(-1) @ v).transpose(1, 2).reshape(n, height, width, -1)
+    Raises:
+        ValueError: An option without a value, or with one that is no Python literal.
+    """
+    name, *rest = name.split(':', 1)
+    options = dict(part.partition('=')[::2] for part in ','.join(rest).split(',') if part)
+    try:
+        return name, {key: ast.literal_eval(value) for key, value in options.items()}
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f'options of {name}: expected NAME=VALUE,..., got {rest[0]!r}') from error
 
 
-def _plain(name: str) -> nn.Module:
-    network = create_backbone(name)
-    for attention in network.modules():
-        if isinstance(attention, Attention):
-            attention.__class__ = _AllPairs
-    return network
+def _ours(name: str, fuse: bool) -> nn.Module:
+    name, options = _parse(name)
+    network = create_backbone(name, **options)
+    return network.fuse() if fuse else network
 
 
 def create_network(name: str, fuse: bool = False, size: tuple[int, int] | None = None) -> nn.Module:
     """A backbone of ours, or timm's feature pyramid of that name (with or without `timm:` in front).
 
-    `transformers:TYPE` is that library's network of a model type at its default configuration: `transformers:cvt` is
-    CvT-13. `plain:botnet_50` is ours with the matrix of all pairs that its authors make. Networks of timm that serve
-    one size are built for `size`.
+    Ours take options: `deit_s:window_size=14`. `plain:NAME` is ours laid out in full, as its authors compute it, for
+    BoTNet and CeiT. `transformers:TYPE` is that library's network of a model type at its default configuration:
+    `transformers:cvt` is CvT-13. Networks of timm that serve one size are built for `size`.
 
     Raises:
         ValueError: None of them has it.
     """
-    if name in list_backbones():
-        network = create_backbone(name)
-        return network.fuse() if fuse else network
-    if name.startswith('plain:') and name.removeprefix('plain:') in list_backbones('botnet*'):
-        return _plain(name.removeprefix('plain:'))
-    if name.startswith('transformers:'):
+    if name.split(':')[0] in list_backbones():
+        return _ours(name, fuse)
+    library, _, rest = name.partition(':')
+    if library == 'plain' and rest.split(':')[0] in [n for family in FAMILIES for n in list_backbones(f'{family}*')]:
+        return lay_out_in_full(_ours(rest, fuse=False))
+    if library == 'transformers':
         from transformers import AutoConfig, AutoModel
 
-        return _HiddenStates(AutoModel.from_config(AutoConfig.for_model(name.removeprefix('transformers:'))))
+        return _HiddenStates(AutoModel.from_config(AutoConfig.for_model(rest)))
     import timm
 
     plain = name.removeprefix('timm:')
     if plain not in timm.list_models():
         raise ValueError(f'{name!r} is neither one of {", ".join(list_backbones())} nor a model of timm')
+    return _of_timm(plain, size)
+
+
+def _of_timm(name: str, size: tuple[int, int] | None) -> nn.Module:
+    import timm
+
     options = dict(features_only=True, pretrained=False)
     try:
-        return timm.create_model(plain, img_size=size, **options)
+        return timm.create_model(name, img_size=size, **options)
     except TypeError:  # of any size as it is
-        return timm.create_model(plain, **options)
+        return timm.create_model(name, **options)
 
 
 def compare(

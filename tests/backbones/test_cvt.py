@@ -4,9 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from goldens import Golden
+from largest import Largest
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.backbones.cvt import CvT, Stage
@@ -206,28 +205,16 @@ def test_kv_stride_thins_keys_and_values_with_the_same_parameters(kv_stride):
         CvT(TINY, kv_stride=0)
 
 
-class _Largest(TorchDispatchMode):
-    """Numbers in the largest tensor that any operation returns."""
-
-    numbers = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        sizes = [t.untyped_storage().nbytes() // t.element_size() for t in tree_leaves(out) if isinstance(t, Tensor)]
-        self.numbers = max([self.numbers, *sizes])
-        return out
-
-
 @pytest.mark.usefixtures('threads')
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_no_matrix_of_all_pairs_forward_or_backward(dtype):
     network = CvT(TINY).train()
     image = torch.randn(1, 3, 256, 256)
     hidden = 64 * 64 * 4 * 8
-    with _Largest() as plain:
+    with Largest() as plain:
         definition(network, image)
     assert plain.numbers >= 64 * 64 * 32 * 32
-    with _Largest() as ours:
+    with Largest() as ours:
         with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
             maps = network(image)
         sum(m.float().mean() for m in maps).backward()

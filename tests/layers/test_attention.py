@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from largest import Largest
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybrid_backbones.layers import attention
 from hybrid_backbones.layers.attention import (
@@ -132,24 +132,11 @@ def test_table_attention_in_bf16_is_near_that_over_all_pairs():
         assert (a.float() - b).norm() < 0.01 * b.norm()
 
 
-class LargestStorage(TorchDispatchMode):
-    """Numbers in the largest tensor that any operator returns, whatever view of it."""
-
-    numbers = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for t in out if isinstance(out, (tuple, list)) else [out]:
-            if isinstance(t, Tensor):
-                self.numbers = max(self.numbers, t.untyped_storage().nbytes() // t.element_size())
-        return out
-
-
 def test_table_attention_lays_out_no_matrix_of_all_pairs(monkeypatch):
     for name, number in (('_SCORES', 2**16), ('_CACHED', 2**16), ('_PART', 100)):
         monkeypatch.setattr(attention, name, number)
     q, k, v = (t.requires_grad_() for t in torch.randn(3, 1, 2, 24, 30, 8))
     table = torch.randn(2, 47, 59, requires_grad=True)
-    with LargestStorage() as largest:
+    with Largest() as largest:
         table_attention(q, k, v, table).sum().backward()
     assert largest.numbers < 2 * (24 * 30) ** 2 / 5

@@ -18,17 +18,26 @@ def test_the_ratio_is_that_of_paired_iterations():
     assert ours.quantile(0.5) == 10.0
 
 
-def test_the_plain_botnet_is_the_same_function():
-    ours, plain = (create_network(name).double().eval() for name in ('botnet_50', 'plain:botnet_50'))
-    for name, parameter in ours.named_parameters():
-        if name.endswith('bn3.weight'):
+@pytest.mark.parametrize('name', ['botnet_50', 'ceit_t', 'ceit_t:window_size=4'])
+def test_the_plain_network_is_the_same_function_laid_out_in_full(name):
+    ours, plain = (create_network(prefix + name).double().eval() for prefix in ('', 'plain:'))
+    for parameter_name, parameter in ours.named_parameters():
+        if parameter_name.endswith('bn3.weight'):
             nn.init.ones_(parameter)
-        elif '.rel_' in name:
+        elif '.rel_' in parameter_name:
             nn.init.normal_(parameter)
     plain.load_state_dict(ours.state_dict())
     image = torch.randn(1, 3, 97, 160, dtype=torch.double)
     with torch.inference_mode():
         torch.testing.assert_close(plain(image), ours(image))
+
+
+def test_ours_take_options():
+    network = create_network('deit_t:window_size=14,pyramid=None')
+    assert network.pyramid is None
+    assert network.blocks[0].attn.window_size == 14
+    with pytest.raises(ValueError, match=r"options of deit_t: expected NAME=VALUE,\.\.\., got 'window_size'"):
+        create_network('deit_t:window_size')
 
 
 @pytest.mark.parametrize('train', [False, True])

@@ -1,0 +1,7 @@
+_base_ = './upernet_convit_s_ade20k.py'
+
+model = dict(
+    backbone=dict(arch='small_plus'),
+    decode_head=dict(in_channels=[576, 576, 576, 576]),
+    auxiliary_head=dict(in_channels=576),
+)

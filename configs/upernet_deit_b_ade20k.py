@@ -1,0 +1,14 @@
+_base_ = './_base_/upernet_ade20k.py'
+
+model = dict(
+    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
+    backbone=dict(_delete_=True, type='ViT', arch='base', pyramid='multi_depth', drop_path_rate=0.1),
+    decode_head=dict(in_channels=[768, 768, 768, 768]),
+    auxiliary_head=dict(in_channels=768),
+)
+
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    optimizer=dict(lr=6e-5, weight_decay=0.01),
+    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.9, num_layers=12),
+)

@@ -1,0 +1,15 @@
+_base_ = './_base_/upernet_ade20k.py'
+
+model = dict(
+    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
+    # norm_eval: the stem has BatchNorm, and two images per GPU are too few for its statistics.
+    backbone=dict(_delete_=True, type='ViT', arch='c_4gf', pyramid='multi_depth', drop_path_rate=0.1, norm_eval=True),
+    decode_head=dict(in_channels=[384, 384, 384, 384]),
+    auxiliary_head=dict(in_channels=384),
+)
+
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    optimizer=dict(lr=6e-5, weight_decay=0.01),
+    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.9, num_layers=12),
+)
