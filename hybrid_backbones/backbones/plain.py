@@ -32,8 +32,8 @@ class PlainBackbone(PyramidBackbone):
     """Blocks on the tokens of a stride-16 grid, `blocks`, behind a stem.
 
     The stages of the contract are the quarters of the trunk; with `pyramid=None`, single blocks. A family sets
-    `self.blocks` to `num_blocks` of them, each called with tokens (N, T, C) and the grid's size, calls :meth:`finish`
-    and implements the abstract method of the contract that is left, and others as it differs.
+    `self.blocks` to `num_blocks` of them, each called with tokens (N, T, C) and the grid's size, and `self.patch_embed`
+    and `self.pos_embed`, or what takes their place below; then it calls :meth:`finish`.
 
     Args:
         depth: Blocks of the architecture, at least four.
@@ -74,17 +74,14 @@ class PlainBackbone(PyramidBackbone):
             raise ValueError(f'pyramid={pyramid!r} of {name}: choose one of {", ".join(map(repr, kinds))}')
         if depth < 4:
             raise ValueError(f'{name} with {depth} blocks: expected at least 4, one per level')
-        common = frozen_stages, norm_eval, with_cp, init_cfg
         if pyramid is None:
-            ends = range(1, depth + 1)
-            super().__init__(
-                (dim,) * depth, (STRIDE,) * depth, (depth - 1,) if out_indices is None else out_indices, *common
-            )
+            channels, strides, ends, default = (dim,) * depth, (STRIDE,) * depth, range(1, depth + 1), (depth - 1,)
         else:
-            ends = quarter_ends(depth)
-            levels = (0, 1, 2, 3) if out_indices is None else out_indices
-            stages = None if pyramid == 'multi_depth' else 4
-            super().__init__(level_channels(pyramid, dim, finer), STRIDES, levels, *common, num_stages=stages)
+            channels, strides, ends = level_channels(pyramid, dim, finer), STRIDES, quarter_ends(depth)
+            default = 0, 1, 2, 3
+        indices = default if out_indices is None else out_indices
+        num_stages = None if pyramid in (None, 'multi_depth') else 4
+        super().__init__(channels, strides, indices, frozen_stages, norm_eval, with_cp, init_cfg, num_stages)
         self.depth = depth
         self.depths = tuple(b - a for a, b in pairwise((0, *ends)))[: self.num_stages]
         # Stages whose maps the outputs are made from.
@@ -140,11 +137,12 @@ class PlainBackbone(PyramidBackbone):
     def maps(self, x: Tensor) -> list[Tensor]:
         size = tuple(x.shape[2:])
         grid, finer = self.embed(x)
-        last_blocks = dict(zip(accumulate(self.depths), range(self.num_stages), strict=True))
+        stage_ending = dict(zip(accumulate(self.depths), range(self.num_stages), strict=True))
         kept = {}
-        for done, tokens in enumerate(self.tokens(grid), 1):
-            if last_blocks.get(done) in self.sources:
-                kept[last_blocks[done]] = _as_map(tokens, grid.shape[1:3])
+        for blocks, tokens in enumerate(self.tokens(grid), 1):
+            stage = stage_ending.get(blocks)
+            if stage in self.sources:
+                kept[stage] = _as_map(tokens, grid.shape[1:3])
         maps = [kept[source] for source in self.sources]
         return maps if self.pyramid is None else self.pyramid(maps, finer, size)
 
