@@ -24,7 +24,7 @@ EXTRAS = {
     # For those who have no mmcv: the same Python code without compiled operators, which hybrid_backbones.compat
     # provides. 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a config.
     'lite': ['mmcv-lite>=2.0.1,<2.2'],
-    'test': ['pytest>=7', 'ruff>=0.6'],
+    'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6'],
 }
 
 setup(

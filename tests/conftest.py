@@ -6,6 +6,11 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+# Tests that run side by side, and what they start, have a core each: several pools of threads on one would wait for
+# each other.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ['OMP_NUM_THREADS'] = '1'
+
 import numpy as np
 import pytest
 import torch
