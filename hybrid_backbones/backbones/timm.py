@@ -103,9 +103,11 @@ def complete(name: str, options: dict[str, Any], drop_path_rate: float) -> dict[
     return dict(dynamic_img_size=True) | options if 'dynamic_img_size' in parameters else options
 
 
-def layers_of(network: nn.Module, ends: Sequence[str]) -> dict[str, int]:
-    """Layer of every parameter by timm's `group_matcher`, 0 for the stem; without one, the stages of modules `ends`."""
+def layers_of(network: nn.Module) -> dict[str, int]:
+    """Layer of every parameter by timm's `group_matcher`, 0 for the stem; without one, a layer for every feature."""
     from timm.models import group_parameters
+
+    ends = [info['module'] for info in network.feature_info]
 
     def stage(name: str) -> int:
         return next((i + 1 for i, end in enumerate(ends) if name.startswith(f'{end}.')), 0)
@@ -114,11 +116,14 @@ def layers_of(network: nn.Module, ends: Sequence[str]) -> dict[str, int]:
     return group_parameters(network, matcher, reverse=True)
 
 
-def last_layer(network: nn.Module, layers: dict[str, int], module: str) -> int:
-    """The last layer up to the end of `module`, by the order in which a network's modules are registered."""
-    place = {name: i for i, (name, _) in enumerate(network.named_modules())}
-    end = max(i for name, i in place.items() if f'{name}.'.startswith(f'{module}.'))
-    return max(layer for name, layer in layers.items() if place[name.rpartition('.')[0]] <= end)
+def last_layers(network: nn.Module, layers: dict[str, int], features: Sequence[int | None]) -> list[int]:
+    """The last layer that each of the ascending `features` takes; 0 for None. What they do not take is cut off."""
+    ends = []
+    for feature in reversed(features):
+        if feature is not None:
+            network.prune_intermediate_layers([feature], prune_norm=True, prune_head=True)
+        ends.append(0 if feature is None else max(layers[name] for name, _ in network.named_parameters()))
+    return ends[::-1]
 
 
 def beginnings(name: str) -> list[str]:
@@ -196,16 +201,16 @@ class TimmPyramid(PyramidBackbone):
         self.options = complete(self.name, options, drop_path_rate)
         network = without_weights(self.name, self.options)
         features = {info['reduction']: i for i, info in enumerate(network.feature_info)}
-        infos = [network.feature_info[features[stride]] if stride in features else None for stride in STRIDES]
-        channels = [info['num_chs'] if info else 0 for info in infos]
+        widths = {info['reduction']: info['num_chs'] for info in network.feature_info}
+        channels = [widths.get(stride, 0) for stride in STRIDES]
         super().__init__(channels, STRIDES, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self._check_levels(features)
         self._plan_sizes(network)
         self.trunk = timm.create_model(self.name, num_classes=0, **self.options)
         wanted = [features[stride] for stride in self.out_strides]
         self.features = self.trunk.prune_intermediate_layers(wanted, prune_norm=True, prune_head=True)
-        self._number_layers(network, [info['module'] if info else None for info in infos])
         self._map_files(network)
+        self._number_layers(network, [features.get(stride) for stride in STRIDES[: self.num_stages]])
         if with_cp:
             self._check_recomputes()
         self.finish(out_norm, LayerNorm2d)
@@ -220,15 +225,13 @@ class TimmPyramid(PyramidBackbone):
                 'levels from one'
             )
 
-    def _number_layers(self, network: nn.Module, modules: Sequence[str | None]) -> None:
+    def _number_layers(self, network: nn.Module, features: Sequence[int | None]) -> None:
         """Layers of the trunk from 0, the stem, without gaps, and the last one of every level that is built."""
-        modules = modules[: self.num_stages]
-        layers = layers_of(network, [module for module in modules if module])
+        layers = layers_of(network)
         kept = sorted({layers[name] for name, _ in self.trunk.named_parameters()})
         self.layers = {name: kept.index(layers[name]) for name, _ in self.trunk.named_parameters()}
         self.ends = [0]
-        for module in modules:
-            last = last_layer(network, layers, module) if module else 0
+        for last in last_layers(network, layers, features):
             self.ends.append(max(self.ends[-1], sum(layer <= last for layer in kept) - 1))
         self.depths = tuple(b - a for a, b in pairwise(self.ends))
 
@@ -253,7 +256,7 @@ class TimmPyramid(PyramidBackbone):
         if partitions:
             self.multiple = tuple(last * lcm(*sides) for sides in zip(*partitions, strict=True))
         elif self.options.keys() & {'strict_img_size', 'dynamic_img_size'}:
-            self.multiple = tuple(network.patch_embed.patch_size)
+            self.multiple = (network.feature_info[0]['reduction'],) * 2
         elif type(network).__name__ in ANY_SIZE:
             self.multiple = last, last
         elif network.default_cfg.get('fixed_input_size'):
@@ -333,7 +336,9 @@ class TimmPyramid(PyramidBackbone):
 
     def _modules_within(self, module: nn.Module, prefix: str, layers: range) -> list[nn.Module]:
         """The largest modules all of whose parameters are of `layers`."""
-        own = {self.layers[prefix + name] in layers for name, _ in module.named_parameters()}
+        names = (prefix + name for name, _ in module.named_parameters())
+        # CoaT shares modules between blocks: they count where they are registered first.
+        own = {self.layers[name] in layers for name in names if name in self.layers}
         if own == {True}:
             return [module]
         parts = module.named_children() if True in own else ()
