@@ -46,8 +46,9 @@ from .pyramid import PyramidBackbone
 STRIDES = (4, 8, 16, 32)
 # Arguments of timm's that are options of the class, or none of its business.
 OWN = ('pretrained', 'checkpoint_path', 'num_classes', 'in_chans', 'drop_path_rate', 'features_only', 'out_indices')
-# Classes that timm marks as of one image size, and whose features equal those of the network built for another.
-ANY_SIZE = ('SwiftFormer', 'Twins', 'Xcit')
+# Classes that take multiples of the last stride alone: HRNet adds up maps of all strides, and the others, which timm
+# marks as of one size, have the same features as if they were built for another.
+OF_MULTIPLES = ('HighResolutionNet', 'SwiftFormer', 'Twins', 'Xcit')
 
 
 def parse_name(arch: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -257,7 +258,7 @@ class TimmPyramid(PyramidBackbone):
             self.multiple = tuple(last * lcm(*sides) for sides in zip(*partitions, strict=True))
         elif self.options.keys() & {'strict_img_size', 'dynamic_img_size'}:
             self.multiple = (network.feature_info[0]['reduction'],) * 2
-        elif type(network).__name__ in ANY_SIZE:
+        elif type(network).__name__ in OF_MULTIPLES:
             self.multiple = last, last
         elif network.default_cfg.get('fixed_input_size'):
             size = self.options.get('img_size', network.default_cfg['input_size'][1:])
@@ -383,7 +384,8 @@ class TimmPyramid(PyramidBackbone):
         whole = head.state_dict().keys()
         last = head.feature_info[-1]['module'].partition('.')[0]
         children = [name for name, _ in head.named_children()]
-        for i, name in enumerate(children[: children.index(last) + 1]):
+        # Up to the last map's, if it is called as timm says it is.
+        for i, name in enumerate(children[: children.index(last) + 1 if last in children else 0]):
             setattr(head, name, nn.Sequential() if i else _Layout(getattr(head, 'output_fmt', 'NCHW') == 'NHWC'))
         trunk, tail = self.trunk.state_dict().keys(), head.state_dict().keys()
         if trunk | tail != whole or {key.partition('.')[0] for key in trunk} & {key.partition('.')[0] for key in tail}:
