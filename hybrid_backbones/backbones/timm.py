@@ -18,6 +18,7 @@ Deliberate differences from timm:
     here they keep their size and the map is padded, as in Swin's detectors;
   - MaxViT, to whole windows and grids at every level, 224 pixels for `maxvit_tiny_tf_224`. Padding is part of its
     function there: the grid spans the padded map;
+  - networks that add up maps of several strides (HRNet, DLA), Twins and some others, to multiples of the last stride;
   - plain ViTs, to their patches; positions are resized as timm does with `dynamic_img_size`.
 
   Networks that are tied to one size (CoaT, LeViT, Hiera, CoAtNet, ...) take images up to the size that they were built
@@ -26,8 +27,6 @@ Deliberate differences from timm:
   `create_classifier` has them. An output norm stands on every returned map, unless `out_norm=False`.
 """
 
-import difflib
-import inspect
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -42,102 +41,12 @@ from torch import Tensor, nn
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
 from .pyramid import PyramidBackbone
+from .timm_network import absent, complete, last_layers, layers_of, parse_name, without_weights
 
 STRIDES = (4, 8, 16, 32)
-# Arguments of timm's that are options of the class, or none of its business.
-OWN = ('pretrained', 'checkpoint_path', 'num_classes', 'in_chans', 'drop_path_rate', 'features_only', 'out_indices')
-# Classes that take multiples of the last stride alone: HRNet adds up maps of all strides, and the others, which timm
-# marks as of one size, have the same features as if they were built for another.
-OF_MULTIPLES = ('HighResolutionNet', 'SwiftFormer', 'Twins', 'Xcit')
-
-
-def parse_name(arch: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """timm's name of the network, and what its constructor takes besides.
-
-    Raises:
-        ValueError: A network that timm does not have, or options that are not for timm.
-    """
-    import timm
-
-    options = dict(model_name=arch) if isinstance(arch, str) else dict(arch)
-    if 'model_name' not in options or options.keys() & set(OWN):
-        raise ValueError(
-            f"arch has the keys {sorted(options)}; expected model_name, and arguments of timm's constructor but "
-            f'{", ".join(OWN)}'
-        )
-    name = options.pop('model_name')
-    if not timm.is_model(name):
-        alike = difflib.get_close_matches(name, timm.list_models(), 5, cutoff=0.0)
-        raise ValueError(f'unknown arch {name!r}; choose one of timm.list_models(), such as {", ".join(alike)}')
-    return name, options
-
-
-def without_weights(name: str, options: dict[str, Any]) -> nn.Module:
-    """The complete network on the meta device: names and shapes at next to no cost."""
-    import timm
-
-    with torch.device('meta'):
-        return timm.create_model(name, **options)
-
-
-def complete(name: str, options: dict[str, Any], drop_path_rate: float) -> dict[str, Any]:
-    """`options` with those for any image size and for stochastic depth, under the names that the network gives them.
-
-    Raises:
-        ValueError: Stochastic depth that the network does not have, or a timm without `forward_intermediates`.
-    """
-    import timm
-
-    network = without_weights(name, options)
-    if not hasattr(network, 'forward_intermediates'):
-        raise ValueError(
-            f'{name} of timm {timm.__version__} has no forward_intermediates; install timm 1.0.31 or newer, in which '
-            'every network has it'
-        )
-    parameters = inspect.signature(type(network)).parameters
-    if 'drop_path_rate' in parameters:
-        options = options | dict(drop_path_rate=drop_path_rate)
-    elif drop_path_rate:
-        raise ValueError(f'drop_path_rate={drop_path_rate}: {name} of timm has no stochastic depth; leave it at 0')
-    if 'strict_img_size' in parameters:
-        return dict(strict_img_size=False) | options
-    return dict(dynamic_img_size=True) | options if 'dynamic_img_size' in parameters else options
-
-
-def layers_of(network: nn.Module) -> dict[str, int]:
-    """Layer of every parameter by timm's `group_matcher`, 0 for the stem; without one, a layer for every feature."""
-    from timm.models import group_parameters
-
-    ends = [info['module'] for info in network.feature_info]
-
-    def stage(name: str) -> int:
-        return next((i + 1 for i, end in enumerate(ends) if name.startswith(f'{end}.')), 0)
-
-    matcher = network.group_matcher(coarse=False) if hasattr(network, 'group_matcher') else stage
-    return group_parameters(network, matcher, reverse=True)
-
-
-def last_layers(network: nn.Module, layers: dict[str, int], features: Sequence[int | None]) -> list[int]:
-    """The last layer that each of the ascending `features` takes; 0 for None. What they do not take is cut off."""
-    ends = []
-    for feature in reversed(features):
-        if feature is not None:
-            network.prune_intermediate_layers([feature], prune_norm=True, prune_head=True)
-        ends.append(0 if feature is None else max(layers[name] for name, _ in network.named_parameters()))
-    return ends[::-1]
-
-
-def beginnings(name: str) -> list[str]:
-    """A dotted name and the names of all that it lies in, outermost first."""
-    parts = name.split('.')
-    return ['.'.join(parts[:n]) for n in range(1, len(parts) + 1)]
-
-
-def absent(names: Iterable[str], present: Iterable[str]) -> list[str]:
-    """The outermost modules, or parameters, of `names` in which nothing is `present`."""
-    known = {beginning for name in present for beginning in beginnings(name)}
-    found = {next((b for b in beginnings(name) if b not in known), None) for name in names}
-    return sorted(found - {None})
+# Classes that take multiples of the last stride alone: those that add up maps of different strides, and those that timm
+# marks as of one size although their features are the same as if they were built for another.
+OF_MULTIPLES = ('CSATv2', 'DLA', 'HieraDet', 'HighResolutionNet', 'SwiftFormer', 'Twins', 'Xcit')
 
 
 class _Layout(nn.Module):
@@ -240,9 +149,9 @@ class TimmPyramid(PyramidBackbone):
         """What files call the trunk, and what of them it leaves out: classifier, final norm and unbuilt stages."""
         own = self.trunk.state_dict()
         tops = '|'.join(sorted({re.escape(key.partition('.')[0]) for key in own}))
-        self.checkpoint_renames = ((rf'^(?=({tops})(\.|$))', 'trunk.'),)
-        unbuilt = absent(network.state_dict(), own)
-        self.checkpoint_ignores = tuple(rf'(trunk\.)?{re.escape(name)}(\.|$)' for name in unbuilt)
+        unbuilt = '|'.join(map(re.escape, absent(network.state_dict(), own)))
+        self.checkpoint_renames = ((rf'^(?!({unbuilt})(\.|$))(?=({tops})(\.|$))', 'trunk.'),)
+        self.checkpoint_ignores = (rf'(trunk\.)?({unbuilt})(\.|$)',)
 
     # Image sizes.
 
@@ -263,7 +172,7 @@ class TimmPyramid(PyramidBackbone):
         elif network.default_cfg.get('fixed_input_size'):
             size = self.options.get('img_size', network.default_cfg['input_size'][1:])
             self.smallest = self.only = (size, size) if isinstance(size, int) else tuple(size)
-        self.window_size_of: tuple[int, int] | None = None
+        self.shifted_for: tuple[int, int] | None = None
 
     def _fit(self, x: Tensor) -> Tensor:
         """Pad an image to a size that the network takes.
@@ -284,16 +193,15 @@ class TimmPyramid(PyramidBackbone):
 
     def _shift_windows(self, size: tuple[int, int]) -> None:
         """Tell the blocks of Swin their map's size, by which they shift their windows or not."""
-        if size == self.window_size_of or 'strict_img_size' not in self.options:
+        if size == self.shifted_for or 'strict_img_size' not in self.options:
             return
-        for index, stage in enumerate(self.trunk.get_submodule(info['module']) for info in self.trunk.feature_info):
-            if index in range(len(self.depths)):
-                grid = [-(-s // STRIDES[index]) for s in size]
-                for block in stage.blocks:
-                    # Not below a window: timm would resize its table, for good.
-                    feat_size = tuple(max(side, window) for side, window in zip(grid, block.window_size, strict=True))
-                    block.set_input_size(feat_size, block.window_size)
-        self.window_size_of = size
+        for info in self.trunk.feature_info[: self.features[-1] + 1]:
+            grid = [-(-side // info['reduction']) for side in size]
+            for block in self.trunk.get_submodule(info['module']).blocks:
+                # Not below a window: timm would resize its table, for good.
+                feat_size = tuple(max(side, window) for side, window in zip(grid, block.window_size, strict=True))
+                block.set_input_size(feat_size, block.window_size)
+        self.shifted_for = size
 
     # What a family says of itself.
 
@@ -312,21 +220,40 @@ class TimmPyramid(PyramidBackbone):
         convert = getattr(sys.modules[type(self.trunk).__module__], 'checkpoint_filter_fn', None)
         if convert is None or any(key.startswith('trunk.') for key in state):
             return state
-        return convert(state, without_weights(self.name, self.options))
+        try:
+            return convert(state, without_weights(self.name, self.options))
+        except (AttributeError, KeyError):
+            return state  # of another network; what is known here and what is not goes into the error
 
     def maps(self, x: Tensor) -> list[Tensor]:
         self._check_input(x)
         self.trunk.set_grad_checkpointing(self.with_cp and self.training and torch.is_grad_enabled())
         fitted = self._fit(x.contiguous(memory_format=torch.channels_last))
-        maps = self.trunk.forward_intermediates(fitted, indices=self.features, intermediates_only=True)
         out = []
-        for m, stride in zip(maps, self.out_strides, strict=True):
+        for m, stride in zip(self._run(fitted), self.out_strides, strict=True):
             sides = [
                 side if pixels == all_pixels else -(-pixels // stride)
                 for side, pixels, all_pixels in zip(m.shape[2:], x.shape[2:], fitted.shape[2:], strict=True)
             ]
             out.append(m[:, :, : sides[0], : sides[1]].contiguous(memory_format=torch.channels_last))
         return out
+
+    def _run(self, x: Tensor) -> list[Tensor]:
+        """timm's features.
+
+        Raises:
+            ValueError: The network does not take images of this size.
+        """
+        try:
+            return self.trunk.forward_intermediates(x, indices=self.features, intermediates_only=True)
+        except (AssertionError, RuntimeError) as error:
+            multiple = self.trunk.feature_info[-1]['reduction']
+            if isinstance(error, torch.OutOfMemoryError) or not (x.shape[2] % multiple or x.shape[3] % multiple):
+                raise
+            raise ValueError(
+                f'{self.name} of timm does not take {x.shape[2]}x{x.shape[3]} pixels ({error}); pad images to '
+                f'multiples of {multiple}, or choose another network'
+            ) from error
 
     def head_features(self, x: Tensor) -> Tensor:
         return self.maps(x)[-1]
