@@ -64,7 +64,7 @@ def features_of_timm(network: TimmPyramid, **options) -> nn.Module:
 
 def levels(extractor: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
     maps = zip(extractor.feature_info.reduction(), extractor(image), strict=True)
-    axes = (0, 3, 1, 2) if extractor.output_fmt == 'NHWC' else (0, 1, 2, 3)
+    axes = (0, 3, 1, 2) if getattr(extractor, 'output_fmt', 'NCHW') == 'NHWC' else (0, 1, 2, 3)
     return [m.permute(axes) for stride, m in maps if stride in STRIDES]
 
 
