@@ -22,6 +22,8 @@ FOLDER = Path(__file__).parents[1] / 'configs'
 LARGE = {'conv2former_l', 'hornet_l', 'hornet_l_gf', 'moat_2', 'moat_3', 'moat_4', 'replknet_31l', 'replknet_xl'}
 # Authors without layer decay, whose batches on ADE20K are eight times larger.
 FLAT = {'replknet_31b', 'replknet_31l', 'replknet_xl'}
+# Those without it on the usual batches.
+SWIN = {'timm_swin_t', 'timm_swin_s', 'timm_swin_b'}
 # Options of their family's configs rather than configs of their own.
 WITHOUT_CONFIG = {'conv2former_b_k7'}
 CONFIGS = sorted(path.stem for pattern in ('*_coco.py', '*_ade20k.py') for path in FOLDER.glob(pattern))
@@ -64,6 +66,9 @@ def test_all_are_there():
         for windows in ('', '_window'):
             expected |= {f'{detector}_{backbone}{windows}_coco' for detector in ('maskrcnn', 'cascade_maskrcnn')}
         expected |= {f'upernet_{backbone}_ade20k'}
+    for backbone in ('timm_convnext_t', 'timm_swin_t', 'timm_resnet_50', 'timm_efficientnet_lite0'):
+        expected |= {f'maskrcnn_{backbone}_coco', f'upernet_{backbone}_ade20k'}
+    expected |= {f'cascade_maskrcnn_timm_{backbone}_coco' for backbone in ('convnext_t', 'swin_t')}
     assert set(CONFIGS) >= expected
     # Nor is any family or variant without one.
     assert {backbone_of(name) for name in CONFIGS} >= set(list_backbones()) - WITHOUT_CONFIG
@@ -81,7 +86,7 @@ def test_builds_and_fits_together(name, monkeypatch):
     assert sum(len(group['params']) for group in optimizer.param_groups) == len(list(model.parameters()))
     rates = {group['lr'] for group in optimizer.param_groups}
     assert max(rates) == pytest.approx(cfg.optim_wrapper.optimizer.lr)
-    flat = name.startswith('overfit') or backbone_of(name) in FLAT
+    flat = name.startswith('overfit') or backbone_of(name) in FLAT | SWIN
     assert len(rates) == 1 if flat else len(rates) > 4
 
 
@@ -166,6 +171,8 @@ def with_few_regions(cfg: Config) -> None:
         'upernet_convit_t_ade20k',
         'maskrcnn_vitc_4gf_coco',
         'upernet_ceit_t_ade20k',
+        'maskrcnn_timm_swin_t_coco',
+        'upernet_timm_efficientnet_lite0_ade20k',
     ],
 )
 def test_trains_and_predicts(name):

@@ -12,6 +12,7 @@ from .moat import MOAT
 from .pyramid import PyramidBackbone
 from .replknet import RepLKNet
 from .slak import SLaK
+from .timm import TimmPyramid
 from .vit import ViT
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     'PyramidBackbone',
     'RepLKNet',
     'SLaK',
+    'TimmPyramid',
     'ViT',
 ]

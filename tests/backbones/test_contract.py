@@ -29,6 +29,7 @@ TINY = {
     'ConViT': dict(depth=5, dim=32, heads=4, local=4),
     'CeiT': dict(depth=5, dim=32, heads=2),
     'IsotropicConv2Former': dict(depth=5, dim=32, kernel_size=5),
+    'TimmPyramid': 'test_convnext',
 }
 
 # Heads that read the class token alone, which bypasses convolutions of the last block.

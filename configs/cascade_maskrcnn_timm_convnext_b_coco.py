@@ -1,0 +1,13 @@
+_base_ = './_base_/cascade_maskrcnn_coco.py'
+
+model = dict(
+    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from timm's ImageNet weights.
+    backbone=dict(_delete_=True, type='TimmPyramid', arch='convnext_base', drop_path_rate=0.7),
+    neck=dict(in_channels=[128, 256, 512, 1024]),
+)
+
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-4, weight_decay=0.05),
+    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.8, num_layers=12),
+)

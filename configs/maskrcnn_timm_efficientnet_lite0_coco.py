@@ -1,0 +1,15 @@
+_base_ = './_base_/maskrcnn_coco.py'
+
+# No recipe of this framework is published for it; this is ConvNeXt's.
+model = dict(
+    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from timm's ImageNet weights.
+    # norm_eval: two images per GPU are too few for BatchNorm's statistics. From scratch: False, and SyncBN.
+    backbone=dict(_delete_=True, type='TimmPyramid', arch='efficientnet_lite0', norm_eval=True, out_norm=False),
+    neck=dict(in_channels=[24, 40, 112, 320]),
+)
+
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-4, weight_decay=0.05),
+    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.95, num_layers=6),
+)

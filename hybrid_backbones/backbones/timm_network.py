@@ -1,0 +1,101 @@
+"""What is asked of timm about a network: its name and options, its layers in order, what its pruning keeps."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+# Arguments of timm's that are options of the class, or none of its business.
+OWN = ('pretrained', 'checkpoint_path', 'num_classes', 'in_chans', 'drop_path_rate', 'features_only', 'out_indices')
+
+
+def parse_name(arch: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """timm's name of the network, and what its constructor takes besides.
+
+    Raises:
+        ValueError: A network that timm does not have, or options that are not for timm.
+    """
+    import timm
+
+    options = dict(model_name=arch) if isinstance(arch, str) else dict(arch)
+    if 'model_name' not in options or options.keys() & set(OWN):
+        raise ValueError(
+            f"arch has the keys {sorted(options)}; expected model_name, and arguments of timm's constructor but "
+            f'{", ".join(OWN)}'
+        )
+    name = options.pop('model_name')
+    if not timm.is_model(name):
+        alike = difflib.get_close_matches(name, timm.list_models(), 5, cutoff=0.0)
+        raise ValueError(f'unknown arch {name!r}; choose one of timm.list_models(), such as {", ".join(alike)}')
+    return name, options
+
+
+def without_weights(name: str, options: dict[str, Any]) -> nn.Module:
+    """The complete network on the meta device: names and shapes at next to no cost."""
+    import timm
+
+    with torch.device('meta'):
+        return timm.create_model(name, **options)
+
+
+def complete(name: str, options: dict[str, Any], drop_path_rate: float) -> dict[str, Any]:
+    """`options` with those for any image size and for stochastic depth, under the names that the network gives them.
+
+    Raises:
+        ValueError: Stochastic depth that the network does not have, or a timm without `forward_intermediates`.
+    """
+    import timm
+
+    network = without_weights(name, options)
+    if not hasattr(network, 'forward_intermediates'):
+        raise ValueError(
+            f'{name} of timm {timm.__version__} has no forward_intermediates; install timm 1.0.31 or newer, in which '
+            'every network has it'
+        )
+    parameters = inspect.signature(type(network)).parameters
+    if 'drop_path_rate' in parameters:
+        options = options | dict(drop_path_rate=drop_path_rate)
+    elif drop_path_rate:
+        raise ValueError(f'drop_path_rate={drop_path_rate}: {name} of timm has no stochastic depth; leave it at 0')
+    if 'strict_img_size' in parameters:
+        return dict(strict_img_size=False) | options
+    return dict(dynamic_img_size=True) | options if 'dynamic_img_size' in parameters else options
+
+
+def layers_of(network: nn.Module) -> dict[str, int]:
+    """Layer of every parameter by timm's `group_matcher`, 0 for the stem; without one, a layer for every feature."""
+    from timm.models import group_parameters
+
+    ends = [info['module'] for info in network.feature_info]
+
+    def stage(name: str) -> int:
+        return next((i + 1 for i, end in enumerate(ends) if name.startswith(f'{end}.')), 0)
+
+    matcher = network.group_matcher(coarse=False) if hasattr(network, 'group_matcher') else stage
+    return group_parameters(network, matcher, reverse=True)
+
+
+def last_layers(network: nn.Module, layers: dict[str, int], features: Sequence[int | None]) -> list[int]:
+    """The last layer that each of the ascending `features` takes; 0 for None. What they do not take is cut off."""
+    ends = []
+    for feature in reversed(features):
+        if feature is not None:
+            network.prune_intermediate_layers([feature], prune_norm=True, prune_head=True)
+        ends.append(0 if feature is None else max(layers[name] for name, _ in network.named_parameters()))
+    return ends[::-1]
+
+
+def beginnings(name: str) -> list[str]:
+    """A dotted name and the names of all that it lies in, outermost first."""
+    parts = name.split('.')
+    return ['.'.join(parts[:n]) for n in range(1, len(parts) + 1)]
+
+
+def absent(names: Iterable[str], present: Iterable[str]) -> list[str]:
+    """The outermost modules, or parameters, of `names` in which nothing is `present`."""
+    known = {beginning for name in present for beginning in beginnings(name)}
+    found = {next((b for b in beginnings(name) if b not in known), None) for name in names}
+    return sorted(found - {None})
