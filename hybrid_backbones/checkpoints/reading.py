@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from ..compat.checkpoints import weights_only
+from .download import cache_folder, download
+from .errors import CheckpointError
+from .published import SCHEME, locate
 
 # Training scripts derived from DeiT's and ConvNeXt's store their command line beside the weights: plain data.
 HARMLESS = [argparse.Namespace]
@@ -21,15 +24,12 @@ NESTS = ('model_ema', 'model', 'state_dict', 'module')
 WRAPPERS = ('module.', '_orig_mod.')
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read, or that is not of the network it is loaded into."""
-
-
 def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
     """Read the weights of a published file, an OpenMMLab file or one of our own.
 
     Args:
-        source: Path or http(s) URL of a `.safetensors` or a `torch.save` file. URLs are kept in torch.hub's folder.
+        source: Path or http(s) URL of a `.safetensors` or a `torch.save` file, or `hybrid://NAME` for a published file
+            of :mod:`hybrid_backbones.checkpoints.published`. What is downloaded stays in torch.hub's folder.
 
     Returns:
         The tensors by key, free of wrappers' prefixes and, for a detector or segmentor, those of its `backbone.` alone;
@@ -52,15 +52,13 @@ def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
 
 def _local(source: str) -> Path:
     """Path of `source`, downloaded first where it is a URL: complete or not at all."""
+    if source.startswith(SCHEME):
+        return locate(source.removeprefix(SCHEME))
     if urlparse(source).scheme not in ('http', 'https'):
         return Path(source.removeprefix('file://')).expanduser()
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(source).path).name)
+    path = cache_folder() / Path(urlparse(source).path).name
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(source, str(path))
-        except OSError as error:
-            raise CheckpointError(f'cannot download {source}: {error}. Fetch it by hand to {path}') from error
+        download(source, path)
     return path
 
 
