@@ -4,6 +4,7 @@ Every variant is built on the meta device, which takes no memory and millisecond
 implies; the file's tensors pass through the family's own conversion and renaming, as when they are loaded.
 """
 
+import functools
 import logging
 import math
 import re
@@ -136,7 +137,7 @@ def convert(source: str | Path) -> tuple[State, Match]:
         near = ''.join(f'\nNear: {match}' for match in matches)
         raise CheckpointError(f'{source} is of no registered network, and was not converted.{near}')
     match = matches[0]
-    network = _build(match.backbone, match.options, match.fused)
+    network = _network(match.backbone, match.options, match.fused)
     state = _renamed(state, network)
     known = network.state_dict().keys()
     return {k: v for k, v in state.items() if k in known or k.startswith(network.backbone.added)}, match
@@ -153,7 +154,7 @@ def _candidates(state: State) -> list[str]:
 
 
 def _share_of_known_keys(state: State, name: str) -> float:
-    network = _build(name, implied_options(name, state), fused=False)
+    network = _network(name, implied_options(name, state), fused=False)
     known = {re.sub(r'\d+', '0', key) for key in network.state_dict()}
     keys = [re.sub(r'\d+', '0', key) for key in _without_passed_over(_renamed(state, network), network)]
     return sum(key in known for key in keys) / max(1, len(keys))
@@ -167,7 +168,7 @@ def _closeness(match: Match) -> tuple[bool, float, float]:
 def _compare(state: State, name: str, fused: bool = False) -> Match:
     """Match of tensors on the meta device."""
     options = implied_options(name, state)
-    network = _build(name, options, fused)
+    network = _network(name, options, fused)
     own, trunk = network.state_dict(keep_vars=True), {*network.backbone.state_dict()}
     state = _without_passed_over(_renamed(state, network), network)
     same = {key for key in state.keys() & own.keys() if _fits(state[key], own[key], key in trunk)}
@@ -188,14 +189,20 @@ def _compare(state: State, name: str, fused: bool = False) -> Match:
     )
 
 
-@torch.no_grad()
-def _build(name: str, options: dict[str, Any], fused: bool) -> 'Classifier':
+def _network(name: str, options: dict[str, Any], fused: bool) -> 'Classifier':
     """A variant on the meta device, as its authors' classifier."""
+    return _build(name, tuple(options.items()), fused)
+
+
+# Three megabytes each, of Python objects; for those who look at many files.
+@functools.lru_cache(maxsize=64)
+@torch.no_grad()
+def _build(name: str, options: tuple[tuple[str, Any], ...], fused: bool) -> 'Classifier':
     from ..backbones.classifier import Classifier
 
     cls, defaults = find_backbone(name)
     with torch.device('meta'):
-        backbone = cls(**{**defaults, **cls.classifier_options, 'out_norm': False, **options}).eval()
+        backbone = cls(**{**defaults, **cls.classifier_options, 'out_norm': False, **dict(options)}).eval()
         return Classifier(backbone.fuse() if fused else backbone, _CLASSES)
 
 

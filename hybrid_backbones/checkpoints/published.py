@@ -6,7 +6,6 @@ The table is `published.json`, a line per file under the family that it is of; `
 import difflib
 import functools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -110,14 +109,10 @@ def find_published(name: str) -> Published:
     """
     rows = {row.name: row for row in list_published()}
     if name not in rows:
-        near = difflib.get_close_matches(name, rows, n=4) or list(_of_family(name)) or ['python tools/weights.py list']
-        raise CheckpointError(f'no published file {SCHEME}{name}; there are: {", ".join(near)}')
+        near = [other for other in rows if other.startswith(f'{name.split("_")[0]}_')]
+        near = ', '.join(difflib.get_close_matches(name, rows, n=4) or near) or 'see python tools/weights.py list'
+        raise CheckpointError(f'no published file {SCHEME}{name}; there are: {near}')
     return rows[name]
-
-
-def _of_family(name: str) -> Iterator[str]:
-    start = name.split('_')[0]
-    return (row.name for row in list_published() if start and row.name.startswith(start))
 
 
 def locate(name: str) -> Path:

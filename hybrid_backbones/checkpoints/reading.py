@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..compat.checkpoints import weights_only
+from .bundle import read_archive, read_bundle
 from .download import cache_folder, download
 from .errors import CheckpointError
 from .published import SCHEME, locate
@@ -23,13 +24,17 @@ NESTS = ('model_ema', 'model', 'state_dict', 'module')
 # What wrappers put in front of every key: DistributedDataParallel, torch.compile.
 WRAPPERS = ('module.', '_orig_mod.')
 
+# What is read.
+KINDS = "a .pth or .safetensors file, or TensorFlow's .tar.gz or .index"
+
 
 def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
     """Read the weights of a published file, an OpenMMLab file or one of our own.
 
     Args:
-        source: Path or http(s) URL of a `.safetensors` or a `torch.save` file, or `hybrid://NAME` for a published file
-            of :mod:`hybrid_backbones.checkpoints.published`. What is downloaded stays in torch.hub's folder.
+        source: Path or http(s) URL of a `.safetensors` or `torch.save` file, of a TensorFlow checkpoint's `.index` or a
+            `.tar.gz` with one; or `hybrid://NAME` for a file of :mod:`hybrid_backbones.checkpoints.published`.
+            What is downloaded stays in torch.hub's folder.
 
     Returns:
         The tensors by key, free of wrappers' prefixes and, for a detector or segmentor, those of its `backbone.` alone;
@@ -64,12 +69,16 @@ def _local(source: str) -> Path:
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise CheckpointError(f'no checkpoint at {path}: expected a .pth or .safetensors file')
+        raise CheckpointError(f'no checkpoint at {path}: expected {KINDS}')
     try:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file
 
             return load_file(path)
+        if path.name.endswith(('.tar.gz', '.tgz')):
+            return read_archive(path)
+        if path.suffix == '.index':
+            return read_bundle(path)
         with weights_only(*HARMLESS):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
