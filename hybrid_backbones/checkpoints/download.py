@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ def cache_folder() -> Path:
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to, which takes its place at the end, or is gone after an error."""
-    temporary = path.with_name(f'.{os.getpid()}.partial.{path.name}')
+    temporary = path.with_name(f'.{uuid.uuid4().hex}.partial.{path.name}')
     try:
         yield temporary
         with temporary.open('rb') as file:

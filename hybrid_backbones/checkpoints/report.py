@@ -64,6 +64,8 @@ def _markdown_family(family: Family, files: list[Published]) -> list[str]:
             f'| `{row.name}` | `{row.backbone}`{options} | {row.data} | {row.size or "-"} | {row.top1 or "-"} '
             f'| {row.parameters / 1e6:.1f} | {", ".join(links)} |'
         )
+    for note in dict.fromkeys(row.note for row in files if row.note):
+        lines += ['', f'{", ".join(f"`{row.name}`" for row in files if row.note == note)}: {note}.']
     return [*lines, '']
 
 
@@ -73,7 +75,7 @@ def describe(name: str) -> str:
     Raises:
         CheckpointError: There is none of that name.
     """
-    row = find_published(name)
+    row, notes = find_published(name), {family.name: family.note for family in families()}
     what = f'classifier of {row.classes} classes' if row.classes else 'trunk; the classes of the head are not published'
     facts = {
         'architecture': f'{row.family}, {row.backbone}',
@@ -86,7 +88,7 @@ def describe(name: str) -> str:
         'sha256': row.sha256 or 'not published; recorded on first use',
         'path': f'{row.path} ({_state(row)})',
         'config': f'configs/{row.config}.py',
-        'note': row.note,
+        'note': '; '.join(filter(None, (row.note, notes[row.family]))),
     }
     lines = [name, *(f'  {key:13}{value}' for key, value in facts.items() if value), '']
     return '\n'.join([*lines, *_usage(row.backbone, row.options, f'{SCHEME}{name}', row.classes)])
