@@ -53,7 +53,7 @@ def download(url: str, path: Path, check: Callable[[Path], None] = lambda path: 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as temporary:
-            _fetch(url, temporary)
+            _fetch(url, temporary, path.name)
             check(temporary)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise CheckpointError(
@@ -61,14 +61,14 @@ def download(url: str, path: Path, check: Callable[[Path], None] = lambda path: 
         ) from error
 
 
-def _fetch(url: str, path: Path) -> None:
+def _fetch(url: str, path: Path, name: str) -> None:
     request = urllib.request.Request(url, headers=_HEADERS)
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer, path.open('wb') as file:
         if answer.headers.get_content_type() == 'text/html':
             raise ValueError('the server sent a web page instead of a file: the link has moved, or asks for a browser')
         length = answer.headers.get('Content-Length')
         total = None if length is None else int(length)
-        with tqdm(total=total, unit='B', unit_scale=True, unit_divisor=1024, desc=url.rpartition('/')[2][:40]) as bar:
+        with tqdm(total=total, unit='B', unit_scale=True, unit_divisor=1024, desc=name) as bar:
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
