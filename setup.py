@@ -12,6 +12,7 @@ REQUIRES = [
     'mmsegmentation>=1.2,<2',
     'timm>=1.0,<2',
     'safetensors>=0.4',
+    'tqdm',
     # mmsegmentation imports these two and declares neither.
     'ftfy',
     'regex',
@@ -36,6 +37,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['hybrid_backbones', 'hybrid_backbones.*']),
+    package_data={'hybrid_backbones': ['checkpoints/published.json']},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

@@ -37,13 +37,14 @@ def create_backbone(name: str, checkpoint: str | Path | None = None, **options: 
 
     Args:
         name: One of :func:`list_backbones`.
-        checkpoint: File or URL of pretrained weights, as published by the authors or written by OpenMMLab.
+        checkpoint: File, URL or `hybrid://NAME` of pretrained weights, as published by the authors or written by
+            OpenMMLab.
         **options: The constructor's arguments, over those that the name stands for.
 
     Raises:
         ValueError: Unknown name.
     """
-    cls, defaults = _find(name)
+    cls, defaults = find_backbone(name)
     if checkpoint is not None:
         options['init_cfg'] = dict(type='Pretrained', checkpoint=str(checkpoint))
     backbone = cls(**{**defaults, **options})
@@ -59,7 +60,8 @@ def create_classifier(
     Args:
         name: One of :func:`list_backbones`.
         num_classes: Classes of the head.
-        checkpoint: File or URL of weights, as published by the authors: trunk and head, nothing left over.
+        checkpoint: File, URL or `hybrid://NAME` of weights, as published by the authors: trunk and head, nothing left
+            over.
         **options: The backbone's options, over those that the name stands for.
 
     Raises:
@@ -69,14 +71,19 @@ def create_classifier(
     from .backbones.classifier import Classifier
     from .checkpoints import load_pretrained
 
-    cls, defaults = _find(name)
+    cls, defaults = find_backbone(name)
     classifier = Classifier(cls(**{**defaults, **cls.classifier_options, **options}), num_classes)
     if checkpoint is not None:
         load_pretrained(classifier, checkpoint)
     return classifier
 
 
-def _find(name: str) -> tuple[type, dict[str, Any]]:
+def find_backbone(name: str) -> tuple[type, dict[str, Any]]:
+    """Class of a backbone and the options that its name stands for.
+
+    Raises:
+        ValueError: Unknown name.
+    """
     if name not in _BACKBONES:
         raise ValueError(f'unknown backbone {name!r}; choose one of {", ".join(list_backbones())}')
     return _BACKBONES[name]

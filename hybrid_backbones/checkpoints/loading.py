@@ -40,7 +40,7 @@ def load_pretrained(network: 'PyramidBackbone | Classifier', source: str | Path)
     Args:
         network: Its `convert_checkpoint`, `checkpoint_renames` and `checkpoint_ignores` say how published tensors map
             to its own, its `added` what no published file has.
-        source: Path or URL, see :func:`read_state_dict`.
+        source: Path, URL or `hybrid://NAME`, see :func:`read_state_dict`.
 
     Returns:
         What matched, also logged in one line.
@@ -50,7 +50,7 @@ def load_pretrained(network: 'PyramidBackbone | Classifier', source: str | Path)
     """
     state, nest = read_state_dict(source)
     state = network.convert_checkpoint(state)
-    state = {_rename(key, network.checkpoint_renames): value for key, value in state.items()}
+    state = {rename(key, network.checkpoint_renames): value for key, value in state.items()}
     own = network.state_dict()
     ignored = {k for k in state if any(re.match(p, k) for p in network.checkpoint_ignores)}
     ignored |= {k for k in state if k.startswith(network.added) and k not in own}
@@ -70,7 +70,8 @@ def load_pretrained(network: 'PyramidBackbone | Classifier', source: str | Path)
     return report
 
 
-def _rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
+def rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
+    """`key` after a family's `checkpoint_renames`, in their order."""
     for pattern, replacement in renames:
         key = re.sub(pattern, replacement, key)
     return key

@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from ..compat.checkpoints import weights_only
+from .bundle import read_archive, read_bundle
+from .download import cache_folder, download
+from .errors import CheckpointError
+from .published import SCHEME, locate
 
 # Training scripts derived from DeiT's and ConvNeXt's store their command line beside the weights: plain data.
 HARMLESS = [argparse.Namespace]
@@ -20,16 +24,17 @@ NESTS = ('model_ema', 'model', 'state_dict', 'module')
 # What wrappers put in front of every key: DistributedDataParallel, torch.compile.
 WRAPPERS = ('module.', '_orig_mod.')
 
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read, or that is not of the network it is loaded into."""
+# What is read.
+KINDS = "a .pth or .safetensors file, or TensorFlow's .tar.gz or .index"
 
 
 def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
     """Read the weights of a published file, an OpenMMLab file or one of our own.
 
     Args:
-        source: Path or http(s) URL of a `.safetensors` or a `torch.save` file. URLs are kept in torch.hub's folder.
+        source: Path or http(s) URL of a `.safetensors` or `torch.save` file, of a TensorFlow checkpoint's `.index` or a
+            `.tar.gz` with one; or `hybrid://NAME` for a file of :mod:`hybrid_backbones.checkpoints.published`.
+            What is downloaded stays in torch.hub's folder.
 
     Returns:
         The tensors by key, free of wrappers' prefixes and, for a detector or segmentor, those of its `backbone.` alone;
@@ -52,26 +57,28 @@ def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
 
 def _local(source: str) -> Path:
     """Path of `source`, downloaded first where it is a URL: complete or not at all."""
+    if source.startswith(SCHEME):
+        return locate(source.removeprefix(SCHEME))
     if urlparse(source).scheme not in ('http', 'https'):
         return Path(source.removeprefix('file://')).expanduser()
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(source).path).name)
+    path = cache_folder() / Path(urlparse(source).path).name
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(source, str(path))
-        except OSError as error:
-            raise CheckpointError(f'cannot download {source}: {error}. Fetch it by hand to {path}') from error
+        download(source, path)
     return path
 
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise CheckpointError(f'no checkpoint at {path}: expected a .pth or .safetensors file')
+        raise CheckpointError(f'no checkpoint at {path}: expected {KINDS}')
     try:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file
 
             return load_file(path)
+        if path.name.endswith(('.tar.gz', '.tgz')):
+            return read_archive(path)
+        if path.suffix == '.index':
+            return read_bundle(path)
         with weights_only(*HARMLESS):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:

@@ -1,0 +1,109 @@
+"""`tools/weights.py`: each command says what it should, and an error is one line and a non-zero status."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from hybrid_backbones import create_classifier
+from hybrid_backbones.checkpoints import list_published
+
+TOOL = Path(__file__).parents[1] / 'tools' / 'weights.py'
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs the tool; what it prints."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    spec = importlib.util.spec_from_file_location('weights_tool', TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def run(*args) -> str:
+        tool.main([str(arg) for arg in args])
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    torch.save({'model': create_classifier('deit_t', num_classes=7).state_dict()}, tmp_path / 'file.pth')
+    return tmp_path / 'file.pth'
+
+
+def test_list(run):
+    lines = run('list').splitlines()
+    assert len(lines) == 1 + len(list_published()) + 5
+    assert lines[2].split()[:6] == ['conv2former_t_in1k', 'ImageNet-1k', '224', '83.2', '26.7', 'Apache-2.0']
+    assert lines[2].endswith('by hand')
+    assert [line.split()[0] for line in run('list', 'convit*').splitlines()[1:]] == [
+        'convit_t_in1k', 'convit_s_in1k', 'convit_b_in1k'
+    ]  # fmt: skip
+    assert '| `convit_t_in1k` | `convit_t` | ImageNet-1k | 224 | 73.1 | 5.7 | [file](https://dl.fbai' in run(
+        'list', 'convit*', '--markdown'
+    )
+
+
+def test_show(run, tmp_path):
+    text = run('show', 'deit_b_distilled_in1k_384')
+    for part in (
+        '85.2 % on ImageNet-1k',
+        '87,630,032 (classifier of 1000 classes)',
+        'd0272ac0',
+        f'{tmp_path / "home"}/hub/checkpoints/deit_base_distilled_patch16_384-d0272ac0.pth (downloaded on first use)',
+        'configs/maskrcnn_deit_b_coco.py',
+        "backbone=dict(type='ViT', arch='base', distilled=True, table_size=384,\n",
+        "checkpoint='hybrid://deit_b_distilled_in1k_384'))\n",
+        "create_classifier('deit_b', distilled=True, table_size=384, checkpoint='hybrid://",
+    ):
+        assert part in text
+    assert 'pwd=6ku9' in run('show', 'conv2former_n_in1k')
+    assert "create_classifier('replknet_31b', num_classes=21841, checkpoint" in run('show', 'replknet_31b_in22k')
+
+
+def test_what_show_prints_runs(run):
+    import hybrid_backbones
+
+    for name in ('deit_b_distilled_in1k_384', 'hornet_l_gf_in22k_384', 'tiny_moat_0_no_pe_in1k_256'):
+        lines = run('show', name).splitlines()
+        call = next(line.strip() for line in lines if 'create_backbone' in line).replace(f"'hybrid://{name}'", 'None')
+        config = ''.join(lines[lines.index('In a config:') + 1 : lines.index('Without one:')])
+        with torch.device('meta'):
+            eval(call, vars(hybrid_backbones).copy())
+        assert eval(f'dict({config})')['backbone']['init_cfg']['checkpoint'] == f'hybrid://{name}'
+
+
+def test_check_and_convert(run, file, tmp_path):
+    assert 'deit_t (ViT): 152 of 152 keys' in run('check', file)
+    assert 'num_classes=7' in run('check', file)
+    assert 'written to' in run('convert', file, '-o', tmp_path / 'out.safetensors')
+    assert 'deit_t (ViT): 152 of 152 keys' in run('check', tmp_path / 'out.safetensors')
+    with pytest.raises(SystemExit, match=r'FileExistsError: .*--force writes over it'):
+        run('convert', file, '-o', tmp_path / 'out.safetensors')
+    run('convert', file, '-o', tmp_path / 'out.safetensors', '--force')
+
+
+def test_a_file_of_no_network(run, tmp_path):
+    torch.save({'layer1.0.conv1.weight': torch.zeros(4, 4)}, tmp_path / 'resnet.pth')
+    text = run('check', tmp_path / 'resnet.pth')
+    assert '1 tensors, 16 numbers' in text
+    assert 'No registered network is like it. Its first keys: layer1.0.conv1.weight' in text
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (['show', 'convnext'], 'no published file hybrid://convnext'),
+        (['list', 'convnext*'], 'no published file is named'),
+        (['check', 'nowhere.pth'], 'no checkpoint at nowhere.pth'),
+        (['check', 'hybrid://cvt_13_in1k'], r'needs a browser(.|\n)*CvT-13-224x224-IN-1k\.pth'),
+        (['convert', 'nowhere.pth', '-o', 'out.onnx'], 'neither a .safetensors nor a .pth'),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
+)
+def test_errors_are_one_line_and_a_status(run, args, message):
+    with pytest.raises(SystemExit, match=message) as error:
+        run(*args)
+    assert str(error.value.code).startswith(('CheckpointError: ', 'ValueError: '))
