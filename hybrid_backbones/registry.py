@@ -1,6 +1,7 @@
 """Where names are registered: MMEngine's root registries, so that mmdet, mmseg, mmpretrain ... all find them."""
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def create_backbone(name: str, checkpoint: str | Path | None = None, **options: 
     Raises:
         ValueError: Unknown name.
     """
-    cls, defaults = _find(name)
+    cls, defaults = find_backbone(name)
     if checkpoint is not None:
         options['init_cfg'] = dict(type='Pretrained', checkpoint=str(checkpoint))
     backbone = cls(**{**defaults, **options})
@@ -69,14 +70,21 @@ def create_classifier(
     from .backbones.classifier import Classifier
     from .checkpoints import load_pretrained
 
-    cls, defaults = _find(name)
+    cls, defaults = find_backbone(name)
     classifier = Classifier(cls(**{**defaults, **cls.classifier_options, **options}), num_classes)
     if checkpoint is not None:
         load_pretrained(classifier, checkpoint)
     return classifier
 
 
-def _find(name: str) -> tuple[type, dict[str, Any]]:
+def find_backbone(name: str) -> tuple[type['PyramidBackbone'], dict[str, Any]]:
+    """Class behind a name, and the options that the name stands for.
+
+    Raises:
+        ValueError: Unknown name; the nearest are suggested.
+    """
     if name not in _BACKBONES:
-        raise ValueError(f'unknown backbone {name!r}; choose one of {", ".join(list_backbones())}')
+        nearest = get_close_matches(name.lower().replace('-', '_'), _BACKBONES, n=3)
+        hint = f'. Did you mean {" or ".join(nearest)}?' if nearest else ''
+        raise ValueError(f'unknown backbone {name!r}; choose one of {", ".join(list_backbones())}{hint}')
     return _BACKBONES[name]

@@ -1,6 +1,7 @@
 """Training and testing a config from start to end; `tools/train.py` and `tools/test.py` only parse arguments."""
 
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..datasets.checks import check_data
+from ..transfer.swap import swap_backbone
 from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume
 from .memory import keep_freed_memory
 from .model_checks import check_channels
@@ -25,16 +27,25 @@ def train(
     options: dict | None = None,
     launcher: str = 'none',
     mallopt: bool = True,
+    backbone: str | None = None,
+    backbone_options: dict | None = None,
+    checkpoint: str | None = None,
 ) -> Runner:
     """Train a detector or segmentor; see `tools/train.py --help` for the arguments.
 
     Raises:
-        FileNotFoundError: Config, data or checkpoint to resume from are missing.
+        FileNotFoundError: Config, data, or checkpoint to resume or start from are missing.
         PermissionError: The work directory cannot be written to.
-        ValueError: The config contradicts itself.
+        ValueError: The config contradicts itself, or `backbone` cannot be put into it.
     """
     _prepare_memory(mallopt)
-    cfg = load_config(config, work_dir, data_root, options, launcher)
+    swap = None
+    if backbone is not None:
+        swap = partial(swap_backbone, name=backbone, checkpoint=checkpoint, **(backbone_options or {}))
+        work_dir = work_dir or str(Path('work_dirs') / f'{Path(config).stem}_{backbone}')
+    elif backbone_options or checkpoint:
+        raise ValueError('--checkpoint and --backbone-options are of the backbone that --backbone names; give it too')
+    cfg = load_config(config, work_dir, data_root, options, launcher, swap)
     check_work_dir(cfg.work_dir)
     if amp:
         use_amp(cfg)
