@@ -1,5 +1,6 @@
 """What feature maps a config's backbone puts out, and which of another backbone's take their places."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,9 +60,9 @@ def _outputs(network: nn.Module) -> Any:
 
 
 def build(config: dict[str, Any], scope: str) -> nn.Module:
-    """Build a model or a part of one from its config."""
+    """Build a model or a part of one from its config, which stays as it is: mmdet's models write into theirs."""
     with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(config)
+        return MODELS.build(copy.deepcopy(config))
 
 
 def on_meta(function: Callable[[], Any]) -> Any:

@@ -1,6 +1,9 @@
 """A short config file that inherits from another and says only what differs."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 WIDTH = 120
@@ -33,9 +36,10 @@ def without_scope(node: Any) -> Any:
     return node
 
 
-def write_override(path: Path, base: str, docstring: str, changes: dict[str, Any]) -> None:
-    """Write `changes` over the config `base`, a path relative to `path` or `package::path`."""
-    lines = [f'"""{docstring}"""', '', f'_base_ = {base!r}', '']
+def write_override(path: Path, base: str, comments: Sequence[str], changes: dict[str, Any]) -> None:
+    """Write `changes` over the config `base`, a path relative to `path` or `package::path`, under `comments`."""
+    wrap = partial(fill, width=WIDTH, initial_indent='# ', subsequent_indent='#   ')
+    lines = [*map(wrap, comments), '', f'_base_ = {base!r}', '']
     lines += [f'{key} = {to_code(value, column=len(key) + 3)}' for key, value in changes.items()]
     path.write_text('\n'.join(lines) + '\n')
 

@@ -54,7 +54,7 @@ def write_swapped(
     new, reasons = _swap(old, name, checkpoint, options)
     base = source if '::' in source else Path(os.path.relpath(source, target.parent)).as_posix()
     changes = difference(dict(old), dict(new))
-    write_override(target, base, '\n'.join([f'{Path(source).stem} with {name}.', '', *reasons, '']), changes)
+    write_override(target, base, [f'{Path(source).stem} with {name}.', *reasons], changes)
     print_log('\n  '.join([f'{target} written:', *reasons]))
 
 
@@ -179,7 +179,8 @@ def _strides(old: Maps, stages: dict[int, int], new: Maps) -> list[str]:
     before = tuple(old.strides[i] for i in stages)
     if before == new.strides:
         return []
-    return [f'strides: maps of strides {new.strides} take the places of {before}; ours have no dilated stages']
+    why = '' if old.targets() == old.strides else '; the old backbone is plain or dilated, ours makes a pyramid'
+    return [f'strides: maps of strides {new.strides} take the places of {before}, stage by stage{why}']
 
 
 def _normalise(model: dict[str, Any], backbone: PyramidBackbone) -> list[str]:
