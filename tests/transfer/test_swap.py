@@ -77,17 +77,20 @@ def shrink(cfg: Config) -> Config:
     return cfg
 
 
-def batch_for(cfg: Config) -> dict:
+def batch_for(framework: str, cfg: Config) -> dict:
     if cfg.default_scope == 'mmseg':
         return segmentation_batch()
     from mmdet.testing import demo_mm_inputs
 
-    return demo_mm_inputs(2, [[3, 96, 128], [3, 64, 96]], num_items=[3, 1], num_classes=80, with_mask=True)
+    sizes, masks = [[3, 96, 128], [3, 64, 96]], framework in WITH_MASKS
+    return demo_mm_inputs(2, sizes, num_items=[3, 1], num_classes=80, with_mask=masks)
 
 
 def build(cfg: Config) -> nn.Module:
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
+        model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
+        model.init_weights()  # the DETRs leave parameters unset before
+    return model
 
 
 def train_once(model: nn.Module, cfg: Config, batch: dict) -> None:
@@ -128,7 +131,7 @@ def check_predictions(framework: str, model: nn.Module, cfg: Config, batch: dict
 
 def check(framework: str, name: str, **options) -> None:
     cfg = shrink(swapped(framework, name, **options))
-    model, batch = build(cfg), batch_for(cfg)
+    model, batch = build(cfg), batch_for(framework, cfg)
     train_once(model, cfg, batch)
     check_predictions(framework, model, cfg, batch)
 
