@@ -1,5 +1,6 @@
 """Training and testing a config from start to end; `tools/train.py` and `tools/test.py` only parse arguments."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -39,12 +40,9 @@ def train(
         ValueError: The config contradicts itself, or `backbone` cannot be put into it.
     """
     _prepare_memory(mallopt)
-    swap = None
-    if backbone is not None:
-        swap = partial(swap_backbone, name=backbone, checkpoint=checkpoint, **(backbone_options or {}))
-        work_dir = work_dir or str(Path('work_dirs') / f'{Path(config).stem}_{backbone}')
-    elif backbone_options or checkpoint:
-        raise ValueError('--checkpoint and --backbone-options are of the backbone that --backbone names; give it too')
+    swap = _swap(backbone, backbone_options or {}, checkpoint)
+    if swap is not None and work_dir is None:
+        work_dir = str(Path('work_dirs') / f'{Path(config).stem}_{backbone}')
     cfg = load_config(config, work_dir, data_root, options, launcher, swap)
     check_work_dir(cfg.work_dir)
     if amp:
@@ -98,6 +96,14 @@ def test(
     metrics = runner.test()
     _summarise(runner, {'predictions': out, 'drawings': show_dir})
     return metrics
+
+
+def _swap(backbone: str | None, options: dict[str, Any], checkpoint: str | None) -> Callable[[Config], Config] | None:
+    if backbone is not None:
+        return partial(swap_backbone, name=backbone, checkpoint=checkpoint, **options)
+    if options or checkpoint:
+        raise ValueError('--checkpoint and --backbone-options are of the backbone that --backbone names; give it too')
+    return None
 
 
 def _prepare_memory(mallopt: bool) -> None:

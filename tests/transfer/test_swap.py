@@ -38,6 +38,14 @@ FRAMEWORKS = {
     'SegFormer head': 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
     'Mask2Former (semantic)': 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
 }
+# Of the same table: what mmcv-lite's machine cannot do, and how that is said.
+UNAVAILABLE = {
+    'ATSS with DyHead': ('mmdet::dyhead/atss_r50_fpn_dyhead_1x_coco.py', r'model\.neck.*DyHead.*deform_conv2d'),
+    'Faster R-CNN with CARAFE': (
+        'mmdet::carafe/faster-rcnn_r50_fpn-carafe_1x_coco.py',
+        'carafe_forward.*needs compiled',
+    ),
+}
 WITH_MASKS = {'Mask R-CNN', 'Cascade Mask R-CNN', 'SOLOv2', 'Mask2Former (instances)'}
 
 
@@ -139,6 +147,13 @@ def check(framework: str, name: str, **options) -> None:
 @pytest.mark.parametrize('framework', FRAMEWORKS)
 def test_every_framework(framework):
     check(framework, 'conv2former_n', arch=TINY['Conv2Former'])
+
+
+@pytest.mark.parametrize('framework', UNAVAILABLE)
+def test_operators_that_are_not_available(framework):
+    path, message = UNAVAILABLE[framework]
+    with pytest.raises(ValueError, match=message):
+        swap_backbone(read(path), 'cvt_13')
 
 
 @pytest.mark.parametrize('framework', ['Mask R-CNN', 'UperNet'])
