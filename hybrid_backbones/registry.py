@@ -1,6 +1,7 @@
 """Where names are registered: MMEngine's root registries, so that mmdet, mmseg, mmpretrain ... all find them."""
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,12 +79,14 @@ def create_classifier(
     return classifier
 
 
-def find_backbone(name: str) -> tuple[type, dict[str, Any]]:
-    """Class of a backbone and the options that its name stands for.
+def find_backbone(name: str) -> tuple[type['PyramidBackbone'], dict[str, Any]]:
+    """Class behind a name, and the options that the name stands for.
 
     Raises:
-        ValueError: Unknown name.
+        ValueError: Unknown name; the nearest are suggested.
     """
     if name not in _BACKBONES:
-        raise ValueError(f'unknown backbone {name!r}; choose one of {", ".join(list_backbones())}')
+        nearest = get_close_matches(name.lower().replace('-', '_'), _BACKBONES, n=3)
+        hint = f'. Did you mean {" or ".join(nearest)}?' if nearest else ''
+        raise ValueError(f'unknown backbone {name!r}; choose one of {", ".join(list_backbones())}{hint}')
     return _BACKBONES[name]

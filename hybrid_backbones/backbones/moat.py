@@ -51,6 +51,8 @@ ARCHS = {
     'tiny_2': dict(depths=(2, 3, 7, 2), dims=(56, 56, 112, 224, 448)),
     'tiny_3': dict(depths=(2, 3, 7, 2), dims=(80, 80, 160, 320, 640)),
 }
+# Trained on images from -1 to 1.
+UNIT_RANGE = ('2', '3', '4')
 HEAD_DIM = 32
 # Sides of the maps that the tables at strides 16 and 32 were learned on, whatever size the images had.
 TABLE_GRIDS = {2: 14, 3: 7}
@@ -318,6 +320,8 @@ class MOAT(PyramidBackbone):
         if window_size is not None and (len(window_size) != 2 or min(window_size) < 1):
             raise ValueError(f'window_size={window_size} of MOAT: expected None or two positive numbers of positions')
         super().__init__(dims[1:], (4, 8, 16, 32), out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        if arch in UNIT_RANGE:
+            self.image_mean = self.image_std = (127.5, 127.5, 127.5)
         self.depths = depths[: self.num_stages]
         windows = dict(zip(TABLE_GRIDS, window_size or (None, None), strict=True))
         self.stem = Stem(dims[0])

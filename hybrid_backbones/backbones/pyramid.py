@@ -44,6 +44,9 @@ class PyramidBackbone(BaseModule):
     added: tuple[str, ...] = ('out_norms.',)
     # Those of them behind the trunk, which learn as fast as the heads.
     beside_heads: tuple[str, ...] = ('out_norms.',)
+    # Mean and deviation of the RGB images, from 0 to 255, that published weights were trained on: ImageNet's.
+    image_mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    image_std: tuple[float, ...] = (58.395, 57.12, 57.375)
     # Blocks of every stage that is built.
     depths: tuple[int, ...]
     # Options under which the trunk is the authors' classifier without its head.

@@ -225,6 +225,8 @@ class RepLKNet(PyramidBackbone):
             raise ValueError(f"out_norm={out_norm!r} of RepLKNet: expected False, True or 'batch'")
         depths, dims, kernel_sizes, small_kernel, dw_ratio = self.parse_arch(arch, ARCHS)
         super().__init__(dims, (4, 8, 16, 32), out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        if arch == 'xl':  # trained on images from -1 to 1
+            self.image_mean = self.image_std = (127.5, 127.5, 127.5)
         self.depths = depths[: self.num_stages]
         self.small_kernel, self.small_kernel_merged = small_kernel, small_kernel_merged
         dim = dims[0]

@@ -1,6 +1,8 @@
 """From a config file and the command line's wishes to the config that runs."""
 
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,12 +14,31 @@ from .checkpoint import latest_checkpoint
 _SEEDABLE_SAMPLERS = ('DefaultSampler', 'InfiniteSampler')
 
 
+def read_config(path: str | Path, import_custom_modules: bool = True) -> Config:
+    """Read a config file, or one of an installed package: `mmdet::retinanet/retinanet_r50_fpn_1x_coco.py`.
+
+    Raises:
+        FileNotFoundError: No such config.
+    """
+    if '::' not in str(path):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'no config {path}; ours are in configs/')
+        return Config.fromfile(path, import_custom_modules=import_custom_modules)
+    with tempfile.TemporaryDirectory() as folder:
+        # MMEngine knows `package::` in bases only.
+        file = Path(folder) / f'{Path(str(path)).stem}.py'
+        file.write_text(f'_base_ = {str(path)!r}\n')
+        cfg = Config.fromfile(file, import_custom_modules=import_custom_modules)
+    return Config(cfg.to_dict(), cfg_text=cfg.text, filename=str(path))
+
+
 def load_config(
     path: str | Path,
     work_dir: str | None = None,
     data_root: str | None = None,
     options: dict | None = None,
     launcher: str = 'none',
+    change: Callable[[Config], Config] | None = None,
 ) -> Config:
     """Read a config of mmdet, mmseg or ours, and add what this package needs of any config.
 
@@ -27,18 +48,19 @@ def load_config(
         data_root: Folder of the data, in place of the config's.
         options: Dotted keys and values over those of the file, as `--cfg-options` gives them.
         launcher: How the processes of a distributed run were started.
+        change: Applied to what the file says, before `options`.
 
     Raises:
         FileNotFoundError: No such config.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'no config {path}; ours are in configs/')
-    cfg = Config.fromfile(path)
+    # What changes the config imports what it still needs.
+    cfg = read_config(path, import_custom_modules=change is None)
+    if change is not None:
+        cfg = change(cfg)
     if options:
         cfg.merge_from_dict(options)
     cfg.launcher = launcher
-    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / path.stem)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
     if cfg.get('embedded_data') == 'shapes':
         from ..datasets.shapes import ensure_shapes
 

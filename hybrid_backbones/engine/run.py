@@ -1,6 +1,8 @@
 """Training and testing a config from start to end; `tools/train.py` and `tools/test.py` only parse arguments."""
 
+from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..datasets.checks import check_data
+from ..transfer.swap import swap_backbone
 from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume
 from .memory import keep_freed_memory
 from .model_checks import check_channels
@@ -25,16 +28,22 @@ def train(
     options: dict | None = None,
     launcher: str = 'none',
     mallopt: bool = True,
+    backbone: str | None = None,
+    backbone_options: dict | None = None,
+    checkpoint: str | None = None,
 ) -> Runner:
     """Train a detector or segmentor; see `tools/train.py --help` for the arguments.
 
     Raises:
-        FileNotFoundError: Config, data or checkpoint to resume from are missing.
+        FileNotFoundError: Config, data, or checkpoint to resume or start from are missing.
         PermissionError: The work directory cannot be written to.
-        ValueError: The config contradicts itself.
+        ValueError: The config contradicts itself, or `backbone` cannot be put into it.
     """
     _prepare_memory(mallopt)
-    cfg = load_config(config, work_dir, data_root, options, launcher)
+    swap = _swap(backbone, backbone_options or {}, checkpoint)
+    if swap is not None and work_dir is None:
+        work_dir = str(Path('work_dirs') / f'{Path(config).stem}_{backbone}')
+    cfg = load_config(config, work_dir, data_root, options, launcher, swap)
     check_work_dir(cfg.work_dir)
     if amp:
         use_amp(cfg)
@@ -87,6 +96,14 @@ def test(
     metrics = runner.test()
     _summarise(runner, {'predictions': out, 'drawings': show_dir})
     return metrics
+
+
+def _swap(backbone: str | None, options: dict[str, Any], checkpoint: str | None) -> Callable[[Config], Config] | None:
+    if backbone is not None:
+        return partial(swap_backbone, name=backbone, checkpoint=checkpoint, **options)
+    if options or checkpoint:
+        raise ValueError('--checkpoint and --backbone-options are of the backbone that --backbone names; give it too')
+    return None
 
 
 def _prepare_memory(mallopt: bool) -> None:

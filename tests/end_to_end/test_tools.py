@@ -12,6 +12,8 @@ from end_to_end.tiny import DETECTOR, ROOT, SEGMENTOR
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from hybrid_backbones import create_backbone
+from hybrid_backbones.checkpoints import CheckpointError
 from hybrid_backbones.datasets.checks import DataError
 from hybrid_backbones.datasets.shapes import ensure_shapes
 from hybrid_backbones.engine.run import test as run_test
@@ -90,6 +92,38 @@ def test_wrong_neck_channels(tmp_path, shapes):
         ValueError, match=r'in_channels is \[8, 16, 24, 64\], but Conv2Former puts out \(8, 16, 24, 32\)'
     ):
         train(str(config), work_dir=str(tmp_path / 'work'), data_root=str(shapes), mallopt=False)
+
+
+SWAPPED = dict(
+    backbone='hornet_t',
+    backbone_options=dict(arch=dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), orders=(2, 3, 3, 4), gf=())),
+)
+
+
+def test_training_with_another_backbone(tmp_path, shapes, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = write(tmp_path, 'segmentor.py', SEGMENTOR)
+    options = {'train_cfg.max_iters': 2, 'optim_wrapper.optimizer.lr': 1e-3}
+    runner = train(str(config), data_root=str(shapes), options=options, mallopt=False, **SWAPPED)
+    assert type(runner.model.backbone).__name__ == 'HorNet'
+    assert max(group['lr'] for group in runner.optim_wrapper.param_groups) <= 1e-3  # the options have the last word
+    checkpoint = tmp_path / 'work_dirs' / 'segmentor_hornet_t' / 'iter_2.pth'
+    # What was written is a config and a checkpoint of it like any other.
+    assert 'mIoU' in run_test(str(checkpoint.with_name('segmentor.py')), str(checkpoint), mallopt=False)
+
+
+def test_checkpoint_of_another_family_for_another_backbone(tmp_path, shapes):
+    config = write(tmp_path, 'segmentor.py', SEGMENTOR)
+    deit = dict(depth=4, dim=8, heads=1, mlp_ratio=1, stem=())
+    checkpoint = tmp_path / 'deit.pth'
+    torch.save(create_backbone('deit_t', arch=deit, pyramid=None, out_norm=False).state_dict(), checkpoint)
+    arguments = dict(work_dir=str(tmp_path / 'work'), data_root=str(shapes), checkpoint=str(checkpoint), mallopt=False)
+    with pytest.raises(CheckpointError, match=r'deit\.pth is not a checkpoint of this HorNet: 0 of its'):
+        train(str(config), **SWAPPED, **arguments)
+    with pytest.raises(
+        ValueError, match='--checkpoint and --backbone-options are of the backbone that --backbone names'
+    ):
+        train(str(config), **arguments)
 
 
 def test_damaged_image_is_named(tmp_path, shapes):
