@@ -1,6 +1,7 @@
 """From a config file and the command line's wishes to the config that runs."""
 
 import os
+import traceback
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from ..datasets.roots import dataloaders, set_data_root, walk
 from .checkpoint import latest_checkpoint
 
+_DTYPES = {'auto': None, 'fp16': 'float16', 'bf16': 'bfloat16'}
 _SEEDABLE_SAMPLERS = ('DefaultSampler', 'InfiniteSampler')
 
 
@@ -30,11 +32,18 @@ def load_config(
 
     Raises:
         FileNotFoundError: No such config.
+        ValueError: It cannot be read; the message names the file, its own or one that it inherits from, and the line.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no config {path}; ours are in configs/')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        file, line = _place(error, path)
+        what = error.msg if isinstance(error, SyntaxError) else error  # its text would name no file
+        at_line = f', line {line}' if line else ''
+        raise ValueError(f'cannot read the config {file}{at_line}: {type(error).__name__}: {what}') from error
     if options:
         cfg.merge_from_dict(options)
     cfg.launcher = launcher
@@ -47,6 +56,15 @@ def load_config(
         set_data_root(cfg, data_root)
     _make_safe(cfg)
     return cfg
+
+
+def _place(error: Exception, path: Path) -> tuple[Path, int | None]:
+    """File, the config `path` or one of its bases, and line that an error of `Config.fromfile` comes from."""
+    # MMEngine parses a copy in a temporary folder; the functions that do it hold the name of the original.
+    calls = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == '_file2dict']
+    file = Path(calls[-1].f_locals['filename']) if calls else path
+    steps = [step.lineno for step in traceback.extract_tb(error.__traceback__) if Path(step.filename) == file]
+    return file, steps[-1] if steps else getattr(error, 'lineno', None)
 
 
 def _make_safe(cfg: Config) -> None:
@@ -88,13 +106,39 @@ def _explain_loading(node: dict) -> None:
             pipeline[position] = dict(type='LoadFromFileOrExplain', transform=transform)
 
 
-def use_amp(cfg: Config) -> None:
-    """Train in mixed precision: fp16 with loss scaling on a GPU, bf16 on a CPU."""
+def use_amp(cfg: Config, precision: str) -> None:
+    """Train in mixed precision.
+
+    Args:
+        cfg: The config to change.
+        precision: 'fp16', with loss scaling, 'bf16', which needs none, or 'auto': fp16 on a GPU, bf16 on a CPU.
+    """
+    if precision not in _DTYPES:
+        raise ValueError(f'--amp {precision}: expected one of {", ".join(_DTYPES)}')
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, this config has {kind}')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if precision != 'auto':
+        cfg.optim_wrapper.dtype = _DTYPES[precision]
+    if precision == 'bf16':  # it has the exponents of fp32; a scaler would only skip steps at the beginning
+        cfg.optim_wrapper.loss_scale = dict(enabled=False)
+
+
+def use_total_batch(cfg: Config, total: int, processes: int) -> None:
+    """Make each iteration train on `total` images over all processes, however many there are.
+
+    Raises:
+        ValueError: The processes cannot share them evenly.
+    """
+    if total <= 0 or total % processes:
+        nearest = max(1, round(total / processes)) * processes
+        raise ValueError(
+            f'--total-batch {total} cannot be shared evenly by {processes} processes, and uneven shares would weigh '
+            f'images differently: give a multiple of {processes}, such as {nearest}, or start another number of them'
+        )
+    cfg.train_dataloader.batch_size = total // processes
 
 
 def use_auto_scale_lr(cfg: Config) -> None:
