@@ -11,6 +11,8 @@ from ..datasets.roots import dataloaders, set_data_root, walk
 from .checkpoint import latest_checkpoint
 
 _DTYPES = {'auto': None, 'fp16': 'float16', 'bf16': 'bfloat16'}
+# Where launchers say how many processes there are.
+_WORLD_SIZES = {'none': '', 'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
 _SEEDABLE_SAMPLERS = ('DefaultSampler', 'InfiniteSampler')
 
 
@@ -126,12 +128,13 @@ def use_amp(cfg: Config, precision: str) -> None:
         cfg.optim_wrapper.loss_scale = dict(enabled=False)
 
 
-def use_total_batch(cfg: Config, total: int, processes: int) -> None:
+def use_total_batch(cfg: Config, total: int) -> None:
     """Make each iteration train on `total` images over all processes, however many there are.
 
     Raises:
         ValueError: The processes cannot share them evenly.
     """
+    processes = int(os.environ.get(_WORLD_SIZES[cfg.launcher], 1))
     if total <= 0 or total % processes:
         nearest = max(1, round(total / processes)) * processes
         raise ValueError(

@@ -33,6 +33,11 @@ def seed_everything(*words: int) -> None:
     torch.manual_seed(int(long) % 2**63)
 
 
+def seed_iteration(runner: Runner) -> None:
+    """Seed what the current iteration draws in this process, such as dropped paths and sampled RoIs."""
+    seed_everything(runner.seed, _ITERATION, runner.iter, get_rank())
+
+
 class SeededIndex(int):
     """Index of a sample, with the words that seed its augmentation."""
 
@@ -193,4 +198,4 @@ class ReproducibleRunHook(Hook):
         loop.dataloader_iterator = _Skipped(runner.iter, iterator)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        seed_everything(runner.seed, _ITERATION, runner.iter, get_rank())
+        seed_iteration(runner)

@@ -95,11 +95,11 @@ def test_cpu_runs_report_more_often(monkeypatch):
 
 def test_amp():
     cfg = load_config(DET)
-    use_amp(cfg)
+    use_amp(cfg, 'auto')
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
     cfg.optim_wrapper.type = 'DeepSpeedOptimWrapper'
     with pytest.raises(ValueError, match='this config has DeepSpeedOptimWrapper'):
-        use_amp(cfg)
+        use_amp(cfg, 'auto')
 
 
 def test_auto_scale_lr():
