@@ -64,8 +64,10 @@ class CheckFiniteLossHook(Hook):
             if not is_finite(data):
                 return values, 'the batch itself holds NaN or infinity, after the data preprocessor'
             cause = first_nonfinite(model, lambda: losses.update(model._run_forward(data, mode='loss')))
-        each = {name: value.item() for name, value in model.parse_losses(losses)[1].items() if 'loss' in name}
-        return each or values, cause
+        if losses:  # each by its name, in place of their sum
+            parsed = model.parse_losses(losses)[1]
+            values = {name: value.item() for name, value in parsed.items() if 'loss' in name}
+        return values, cause
 
     def _stop(self, runner: Runner, values: dict[str, float], cause: str) -> None:
         wrong = ', '.join(f'{name}={value}' for name, value in values.items())

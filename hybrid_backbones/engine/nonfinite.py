@@ -4,14 +4,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 
 def is_finite(values: Any) -> bool:
-    """Whether every floating-point tensor within nested lists, tuples and dicts is finite."""
-    leaves = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+    """Whether every tensor and array within nested lists, tuples and dicts is finite."""
+    leaves = (torch.as_tensor(leaf) for leaf in tree_leaves(values) if isinstance(leaf, (Tensor, np.ndarray)))
     return all(bool(leaf.isfinite().all()) for leaf in leaves)
 
 
