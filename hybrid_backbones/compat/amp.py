@@ -1,4 +1,4 @@
-"""Mixed precision: MMEngine's `AmpOptimWrapper` refuses CPUs, though autocast works there; mmdet rounds regions to 8 bits.
+"""Mixed precision: MMEngine's `AmpOptimWrapper` refuses CPUs, where autocast works; mmdet rounds regions to 8 bits.
 
 On a CPU bf16 is the default: it has the exponent range of fp32, so that gradients need no scaling.
 """

@@ -97,7 +97,9 @@ def test_port_in_use(tmp_path, shapes, monkeypatch):
         assert 'Traceback' not in done.stderr
         for name, value in dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=2, MASTER_ADDR='127.0.0.1', MASTER_PORT=port).items():
             monkeypatch.setenv(name, str(value))
-        with pytest.raises(ConnectionError, match=rf'rank 0\) cannot meet the others at 127\.0\.0\.1:{port}.*MASTER_PORT'):
+        with pytest.raises(
+            ConnectionError, match=rf'rank 0\) cannot meet the others at 127\.0\.0\.1:{port}.*MASTER_PORT'
+        ):
             train(str(config), str(tmp_path / 'work'), str(shapes), launcher='pytorch', mallopt=False)
 
 
@@ -120,7 +122,9 @@ def record(folder: Path, name: str) -> Path:
 def test_several_machines(tmp_path):
     python = record(tmp_path, 'python')
     machines = dict(PYTHON=str(python), NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', PORT='1234')
-    done = subprocess.run([str(SCRIPT), 'c.py', '8', '--amp'], env=ENVIRONMENT | machines, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(SCRIPT), 'c.py', '8', '--amp'], env=ENVIRONMENT | machines, capture_output=True, text=True
+    )
     where = '--nnodes 2 --node_rank 1 --master_addr 10.0.0.1 --master_port 1234 --nproc_per_node 8'
     tools = ROOT / 'tools'
     assert done.stdout.split(' ', 1)[1] == f'{tools}/launch.py {where} {tools}/train.py c.py --launcher pytorch --amp\n'
@@ -128,7 +132,9 @@ def test_several_machines(tmp_path):
 
 def test_slurm(tmp_path):
     record(tmp_path, 'srun')
-    environment = ENVIRONMENT | dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', GPUS='4', SRUN_ARGS='--qos high', PYTHON='py')
+    environment = ENVIRONMENT | dict(
+        PATH=f'{tmp_path}:{os.environ["PATH"]}', GPUS='4', SRUN_ARGS='--qos high', PYTHON='py'
+    )
     command = [str(ROOT / 'tools' / 'slurm_train.sh'), 'part', 'job', 'c.py', '--resume']
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     port, rest = done.stdout.split(' ', 1)

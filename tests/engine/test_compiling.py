@@ -41,7 +41,9 @@ def test_missing_compiler_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(compiling.shutil, 'which', lambda name: None)
     monkeypatch.delenv('CXX', raising=False)
-    with pytest.raises(RuntimeError, match=r'there is no g\+\+ nor clang\+\+ nor cl here: install one .*leave out --compile'):
+    with pytest.raises(
+        RuntimeError, match=r'there is no g\+\+ nor clang\+\+ nor cl here: install one .*leave out --compile'
+    ):
         check_compiler('inductor')
     monkeypatch.setenv('CXX', 'my-compiler')
     with pytest.raises(RuntimeError, match='there is no my-compiler here'):
