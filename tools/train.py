@@ -4,6 +4,7 @@ import argparse
 import os
 
 from mmengine.config import DictAction
+from torch.distributed.elastic.multiprocessing.errors import record
 
 import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to read a config)
 from hybrid_backbones.engine.run import train
@@ -14,13 +15,32 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file, of ours, mmdet or mmseg; `mmdet::...` for one of mmdet itself')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints; default: work_dirs/NAME_OF_THE_CONFIG')
     parser.add_argument('--data-root', help="folder of the data, in place of the config's (data/coco, data/ade/...)")
-    parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on a CPU')
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='auto',
+        choices=['fp16', 'bf16'],
+        help='mixed precision; without a value fp16 on a GPU and bf16 on a CPU',
+    )
+    parser.add_argument(
+        '--compile',
+        nargs='?',
+        const='inductor',
+        metavar='BACKEND',
+        help='torch.compile backbone and neck; without BACKEND by inductor, which needs a compiler',
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='PATH',
         help="continue from this checkpoint; without PATH from the work directory's latest intact one",
+    )
+    parser.add_argument(
+        '--total-batch',
+        type=int,
+        metavar='N',
+        help="images of an iteration over all processes, in place of the config's images per process",
     )
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate by the total batch size of this run'
@@ -49,6 +69,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+@record  # so that the launcher's last words are this process's error
 def main() -> None:
     args = parse_args()
     train(
@@ -56,6 +77,8 @@ def main() -> None:
         work_dir=args.work_dir,
         data_root=args.data_root,
         amp=args.amp,
+        compiler=args.compile,
+        total_batch=args.total_batch,
         resume=args.resume,
         auto_scale_lr=args.auto_scale_lr,
         options=args.cfg_options,

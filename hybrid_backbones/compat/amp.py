@@ -1,5 +1,9 @@
-"""bf16: MMEngine's `AmpOptimWrapper` refuses CPUs, though autocast works there; mmdet rounds regions to 8 bits."""
+"""Mixed precision: MMEngine's `AmpOptimWrapper` refuses CPUs, where autocast works; mmdet rounds regions to 8 bits.
 
+On a CPU bf16 is the default: it has the exponent range of fp32, so that gradients need no scaling.
+"""
+
+from contextlib import contextmanager
 from types import ModuleType
 
 from . import hooks
@@ -7,16 +11,16 @@ from .notes import note
 
 # Instruction sets by torch's names, fastest first.
 _BF16 = {'amx_tile': 'AMX', 'avx512_bf16': 'AVX512_BF16', 'bf16': 'Arm BF16'}
+_FP16 = {'amx_fp16': 'AMX', 'avx512_fp16': 'AVX512_FP16'}
 
 
 def _mend_wrapper(module: ModuleType) -> None:
     cls = module.AmpOptimWrapper
     if 'hybrid_backbones' in cls.__init__.__module__:
         return
-    original_init, original_state_dict = cls.__init__, cls.state_dict
+    original_init, original_state_dict, original_context = cls.__init__, cls.state_dict, cls.optim_context
 
     def __init__(self, loss_scale='dynamic', dtype=None, use_fsdp=False, **kwargs):
-        import torch
         from mmengine.device import get_device
 
         if get_device() != 'cpu':
@@ -24,11 +28,23 @@ def _mend_wrapper(module: ModuleType) -> None:
             return
         super(cls, self).__init__(**kwargs)
         self.cast_dtype = _cpu_dtype(dtype)
-        # bf16 has the exponent range of fp32, so that gradients need no scaling.
-        self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
-        self._scale_update_param = None
-        slow = '' if bf16_instructions() else '; this CPU has no bf16 instructions, so that it is slower than float32'
-        note('amp', f'no accelerator; AmpOptimWrapper(dtype={dtype!r}) trains in bfloat16 on the CPU{slow}')
+        self.loss_scaler = _cpu_scaler(self.cast_dtype, loss_scale)
+        self._scale_update_param = loss_scale if isinstance(loss_scale, float) else None
+        name = str(self.cast_dtype).removeprefix('torch.')
+        slow = '' if fast_instructions(name) else f'; it has no {name} instructions, so that float32 is faster'
+        note('amp', f'no accelerator; AmpOptimWrapper(dtype={dtype!r}) trains in {name} on the CPU{slow}')
+
+    @contextmanager
+    def optim_context(self, model):
+        import torch
+
+        if self.loss_scaler._device == 'cpu':
+            # MMEngine's autocast knows bfloat16 alone on CPUs.
+            with super(cls, self).optim_context(model), torch.autocast('cpu', dtype=self.cast_dtype):
+                yield
+        else:
+            with original_context(self, model):
+                yield
 
     def state_dict(self):
         state = original_state_dict(self)
@@ -37,7 +53,7 @@ def _mend_wrapper(module: ModuleType) -> None:
             del state['loss_scaler']
         return state
 
-    cls.__init__, cls.state_dict = __init__, state_dict
+    cls.__init__, cls.state_dict, cls.optim_context = __init__, state_dict, optim_context
 
 
 def _mend_extractor(module: ModuleType) -> None:
@@ -68,16 +84,37 @@ def bf16_instructions() -> str:
     return next((label for name, label in _BF16.items() if features.get(name)), '')
 
 
+def fast_instructions(dtype: str) -> str:
+    """The CPU's own arithmetic in 'bfloat16' or 'float16', '' where float32 emulates it."""
+    import torch
+
+    if dtype == 'bfloat16':
+        return bf16_instructions()
+    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
+    return next((label for name, label in _FP16.items() if capabilities.get(name)), '')
+
+
 def _cpu_dtype(dtype):
     import torch
 
     name = str(dtype).removeprefix('torch.')
     if name not in ('None', 'float16', 'bfloat16'):
         raise ValueError(
-            f'AmpOptimWrapper(dtype={dtype!r}) on a CPU: expected None, float16 or bfloat16 (all train in bfloat16); '
-            'for float32 use OptimWrapper'
+            f'AmpOptimWrapper(dtype={dtype!r}) on a CPU: expected bfloat16 (or None, the same) or float16; for float32 '
+            'use OptimWrapper'
         )
-    return torch.bfloat16
+    return torch.bfloat16 if name == 'None' else getattr(torch, name)
+
+
+def _cpu_scaler(dtype, loss_scale):
+    import torch
+
+    options = loss_scale if isinstance(loss_scale, dict) else {}
+    if isinstance(loss_scale, float):
+        options = dict(init_scale=loss_scale)
+    if dtype is torch.bfloat16:
+        options = dict(enabled=False)
+    return torch.amp.GradScaler('cpu', **options)
 
 
 def install() -> None:

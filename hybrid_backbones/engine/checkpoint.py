@@ -3,11 +3,13 @@
 import logging
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
@@ -20,7 +22,11 @@ _RESUMABLE = re.compile(r'(epoch|iter)_\d+\.pth')
 
 @register_backend('hybrid_backbones.atomic', force=True)
 class AtomicLocalBackend(LocalBackend):
-    """Local files that appear under their name only when they are complete and on disk."""
+    """Local files that appear under their name only when they are complete and on disk.
+
+    Raises:
+        OSError: A file cannot be written. Nothing of it is left; what was there under its name stays.
+    """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         path = Path(filepath)
@@ -32,6 +38,14 @@ class AtomicLocalBackend(LocalBackend):
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            free = shutil.disk_usage(path.parent).free
+            raise OSError(
+                error.errno,
+                f'cannot write {path}, {len(obj):,} bytes ({error.strerror or error}; {free:,} bytes are free there). '
+                'Earlier checkpoints are untouched: make room, or lower max_keep_ckpts, and continue with --resume',
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -67,12 +81,66 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        self._check_windows(runner)
         for leftover in Path(self.out_dir).glob(_TEMPORARY.format(name='*', pid='*')):
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)  # all processes look
+
+    def _check_windows(self, runner: Runner) -> None:
+        """Checkpoints do not hold the gradients of a half-accumulated update: one written then resumes inexactly."""
+        counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        if self.by_epoch:
+            if len(runner.train_dataloader) % counts:
+                print_log(
+                    f'accumulative_counts={counts} does not divide the {len(runner.train_dataloader)} iterations of an '
+                    'epoch: a resumed run loses the gradients since the last update. For exact resuming save by '
+                    'iterations: default_hooks.checkpoint=dict(by_epoch=False, interval=...)',
+                    'current',
+                    logging.WARNING,
+                )
+            return
+        intervals = {'default_hooks.checkpoint.interval': self.interval}
+        if self.save_best and runner.val_loop is not None:  # the best one is noted in a checkpoint written anew
+            intervals['train_cfg.val_interval'] = runner.val_interval
+        for name, interval in intervals.items():
+            if interval > 0 and interval % counts:
+                raise ValueError(
+                    f'{name}={interval} is no multiple of accumulative_counts={counts}: a checkpoint would be written '
+                    f'amid an update, whose gradients it does not hold. Set it to {-(-interval // counts) * counts}'
+                )
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        with self._keep_until_saved():
-            super()._save_checkpoint_with_step(runner, step, meta)
+        outdated = self._count_in(runner, step)
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if not is_main_process():
+            return
+        AtomicLocalBackend().put_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
+        if outdated is not None and self.file_backend.isfile(outdated):
+            self.file_backend.remove(outdated)
+        elif outdated is not None and self.file_backend.isdir(outdated):  # DeepSpeed's are folders
+            self.file_backend.rmtree(outdated)
+
+    def _count_in(self, runner: Runner, step: int) -> str | None:
+        """Count the checkpoint of `step` among those to keep; returns the one that it replaces."""
+        kept = getattr(self, 'keep_ckpt_ids', None)
+        if kept is None or (kept and kept[-1] == step):  # the latter: written again, to note the best
+            return None
+        first = kept[0] if len(kept) == self.max_keep_ckpts else None
+        kept.append(step)  # drops the first where there is no more room
+        runner.message_hub.update_info('keep_ckpt_ids', list(kept))
+        return None if first is None else self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(first))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         with self._keep_until_saved():

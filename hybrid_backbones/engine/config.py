@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from mmengine.config import Config
 from ..datasets.roots import dataloaders, set_data_root, walk
 from .checkpoint import latest_checkpoint
 
+_DTYPES = {'auto': None, 'fp16': 'float16', 'bf16': 'bfloat16'}
+# Where launchers say how many processes there are.
+_WORLD_SIZES = {'none': '', 'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
 _SEEDABLE_SAMPLERS = ('DefaultSampler', 'InfiniteSampler')
 
 
@@ -19,17 +23,38 @@ def read_config(path: str | Path, import_custom_modules: bool = True) -> Config:
 
     Raises:
         FileNotFoundError: No such config.
+        ValueError: It cannot be read; the message names the file, its own or one that it inherits from, and the line.
     """
-    if '::' not in str(path):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f'no config {path}; ours are in configs/')
+    if '::' in str(path):
+        return _read_of_package(str(path), import_custom_modules)
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no config {path}; ours are in configs/')
+    try:
         return Config.fromfile(path, import_custom_modules=import_custom_modules)
+    except Exception as error:
+        file, line = _place(error, path)
+        what = error.msg if isinstance(error, SyntaxError) else error  # its text would name no file
+        at_line = f', line {line}' if line else ''
+        raise ValueError(f'cannot read the config {file}{at_line}: {type(error).__name__}: {what}') from error
+
+
+def _read_of_package(path: str, import_custom_modules: bool) -> Config:
     with tempfile.TemporaryDirectory() as folder:
         # MMEngine knows `package::` in bases only.
-        file = Path(folder) / f'{Path(str(path)).stem}.py'
-        file.write_text(f'_base_ = {str(path)!r}\n')
+        file = Path(folder) / f'{Path(path).stem}.py'
+        file.write_text(f'_base_ = {path!r}\n')
         cfg = Config.fromfile(file, import_custom_modules=import_custom_modules)
-    return Config(cfg.to_dict(), cfg_text=cfg.text, filename=str(path))
+    return Config(cfg.to_dict(), cfg_text=cfg.text, filename=path)
+
+
+def _place(error: Exception, path: Path) -> tuple[Path, int | None]:
+    """File, the config `path` or one of its bases, and line that an error of `Config.fromfile` comes from."""
+    # MMEngine parses a copy in a temporary folder; the functions that do it hold the name of the original.
+    calls = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == '_file2dict']
+    file = Path(calls[-1].f_locals['filename']) if calls else path
+    steps = [step.lineno for step in traceback.extract_tb(error.__traceback__) if Path(step.filename) == file]
+    return file, steps[-1] if steps else getattr(error, 'lineno', None)
 
 
 def load_config(
@@ -52,6 +77,7 @@ def load_config(
 
     Raises:
         FileNotFoundError: No such config.
+        ValueError: It cannot be read; the message names the file, its own or one that it inherits from, and the line.
     """
     # What changes the config imports what it still needs.
     cfg = read_config(path, import_custom_modules=change is None)
@@ -110,13 +136,40 @@ def _explain_loading(node: dict) -> None:
             pipeline[position] = dict(type='LoadFromFileOrExplain', transform=transform)
 
 
-def use_amp(cfg: Config) -> None:
-    """Train in mixed precision: fp16 with loss scaling on a GPU, bf16 on a CPU."""
+def use_amp(cfg: Config, precision: str) -> None:
+    """Train in mixed precision.
+
+    Args:
+        cfg: The config to change.
+        precision: 'fp16', with loss scaling, 'bf16', which needs none, or 'auto': fp16 on a GPU, bf16 on a CPU.
+    """
+    if precision not in _DTYPES:
+        raise ValueError(f'--amp {precision}: expected one of {", ".join(_DTYPES)}')
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, this config has {kind}')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if precision != 'auto':
+        cfg.optim_wrapper.dtype = _DTYPES[precision]
+    if precision == 'bf16':  # it has the exponents of fp32; a scaler would only skip steps at the beginning
+        cfg.optim_wrapper.loss_scale = dict(enabled=False)
+
+
+def use_total_batch(cfg: Config, total: int) -> None:
+    """Make each iteration train on `total` images over all processes, however many there are.
+
+    Raises:
+        ValueError: The processes cannot share them evenly.
+    """
+    processes = int(os.environ.get(_WORLD_SIZES[cfg.launcher], 1))
+    if total <= 0 or total % processes:
+        nearest = max(1, round(total / processes)) * processes
+        raise ValueError(
+            f'--total-batch {total} cannot be shared evenly by {processes} processes, and uneven shares would weigh '
+            f'images differently: give a multiple of {processes}, such as {nearest}, or start another number of them'
+        )
+    cfg.train_dataloader.batch_size = total // processes
 
 
 def use_auto_scale_lr(cfg: Config) -> None:

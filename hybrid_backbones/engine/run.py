@@ -1,5 +1,6 @@
 """Training and testing a config from start to end; `tools/train.py` and `tools/test.py` only parse arguments."""
 
+import os
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -10,10 +11,12 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch.distributed import DistNetworkError
 
 from ..datasets.checks import check_data
 from ..transfer.swap import swap_backbone
-from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume
+from .compiling import compile_parts
+from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume, use_total_batch
 from .memory import keep_freed_memory
 from .model_checks import check_channels
 
@@ -22,7 +25,9 @@ def train(
     config: str,
     work_dir: str | None = None,
     data_root: str | None = None,
-    amp: bool = False,
+    amp: str | None = None,
+    compiler: str | None = None,
+    total_batch: int | None = None,
     resume: str | None = None,
     auto_scale_lr: bool = False,
     options: dict | None = None,
@@ -35,9 +40,13 @@ def train(
     """Train a detector or segmentor; see `tools/train.py --help` for the arguments.
 
     Raises:
+        ConnectionError: The processes of a distributed run do not find each other.
         FileNotFoundError: Config, data, or checkpoint to resume or start from are missing.
+        FloatingPointError: A loss is not finite.
+        OSError: A checkpoint cannot be written.
         PermissionError: The work directory cannot be written to.
-        ValueError: The config contradicts itself, or `backbone` cannot be put into it.
+        RuntimeError: Nothing can be compiled here.
+        ValueError: The config cannot be read or contradicts itself, or `backbone` cannot be put into it.
     """
     _prepare_memory(mallopt)
     swap = _swap(backbone, backbone_options or {}, checkpoint)
@@ -46,7 +55,9 @@ def train(
     cfg = load_config(config, work_dir, data_root, options, launcher, swap)
     check_work_dir(cfg.work_dir)
     if amp:
-        use_amp(cfg)
+        use_amp(cfg, amp)
+    if total_batch is not None:
+        use_total_batch(cfg, total_batch)
     if auto_scale_lr:
         use_auto_scale_lr(cfg)
     if resume is not None:
@@ -55,6 +66,8 @@ def train(
             cfg.custom_hooks.append(dict(type='StrictCheckpointHook'))
     check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
     runner = _build(cfg)
+    if compiler:
+        runner.logger.info(f'torch.compile ({compiler}) of {" and ".join(compile_parts(runner.model, compiler))}')
     runner.train()
     _summarise(runner, {'checkpoint': runner.message_hub.runtime_info.get('last_ckpt')})
     return runner
@@ -112,7 +125,14 @@ def _prepare_memory(mallopt: bool) -> None:
 
 
 def _build(cfg: Config) -> Runner:
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    try:
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    except DistNetworkError as error:
+        address = f'{os.environ.get("MASTER_ADDR")}:{os.environ.get("MASTER_PORT")}'
+        raise ConnectionError(
+            f'this process (rank {os.environ.get("RANK")}) cannot meet the others at {address}: {error}. If the '
+            'address is in use there, another run has it: set MASTER_PORT (tools/*.sh: PORT) to a free one'
+        ) from error
     check_channels(runner.model)
     return runner
 

@@ -2,17 +2,18 @@
 
 MMEngine saves weights, optimizer and schedules, but neither the state of random number generators nor the position in
 the data. Here every sample and every iteration draws from its own seed, so that nothing needs to be saved: a run that
-is resumed repeats the unbroken one, whatever the number of data workers.
+is resumed repeats the unbroken one, whatever the number of data workers. Batches are put together before they are
+shared among processes, so that several processes see what one sees with a batch as large as theirs together.
 """
 
 import random
 from collections.abc import Iterator
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS, HOOKS
@@ -30,6 +31,11 @@ def seed_everything(*words: int) -> None:
     random.seed(int(long))
     np.random.seed(int(short) % 2**32)  # noqa: NPY002  (OpenMMLab's pipelines draw from the global stream)
     torch.manual_seed(int(long) % 2**63)
+
+
+def seed_iteration(runner: Runner) -> None:
+    """Seed what the current iteration draws in this process, such as dropped paths and sampled RoIs."""
+    seed_everything(runner.seed, _ITERATION, runner.iter, get_rank())
 
 
 class SeededIndex(int):
@@ -59,16 +65,17 @@ class _Fetch:
 
 
 class _SeededSampler(Sampler):
-    """Gives each index of `sampler` the seed of its place in the run."""
+    """Gives each index of `sampler` the seed of its place in the run; `stream` tells processes' own samplers apart."""
 
-    def __init__(self, sampler: Sampler) -> None:
+    def __init__(self, sampler: Sampler, stream: int) -> None:
         self.sampler = sampler
         self.dataset = sampler.dataset
+        self.stream = stream
 
     def __iter__(self) -> Iterator[SeededIndex]:
-        seed, epoch, rank = getattr(self.sampler, 'seed', 0), getattr(self.sampler, 'epoch', 0), get_rank()
+        seed, epoch = getattr(self.sampler, 'seed', 0), getattr(self.sampler, 'epoch', 0)
         for position, index in enumerate(self.sampler):
-            yield SeededIndex(index, (seed, _SAMPLE, epoch, position, rank))
+            yield SeededIndex(index, (seed, _SAMPLE, epoch, position, self.stream))
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -77,13 +84,27 @@ class _SeededSampler(Sampler):
         self.sampler.set_epoch(epoch)
 
 
+def _take_all(sampler: Sampler) -> None:
+    """Let MMEngine's sampler give the indices of all processes, in the order in which it deals them out."""
+    sampler.rank, sampler.world_size = 0, 1
+    if isinstance(sampler, InfiniteSampler):
+        sampler.indices = sampler._indices_of_rank()
+    else:
+        sampler.num_samples = sampler.total_size
+
+
 @DATA_SAMPLERS.register_module()
 class ResumableBatchSampler:
     """Batches whose augmentation depends on the seed and their place in the run only, and which can be skipped.
 
+    The indices of all processes are grouped into common batches, of which each process takes its part: how many
+    processes there are changes neither the images of an iteration nor their augmentation. A common batch that the
+    processes cannot share evenly, as the last of a pass may be, is filled up with its first images, or else a process
+    without an image would leave the others waiting. Samplers other than MMEngine's two deal out their own indices.
+
     Args:
         sampler: Sampler of indices, built by MMEngine.
-        batch_size: Samples in a batch.
+        batch_size: Samples in a batch of this process.
         batch_sampler: Config of the batch sampler to group the indices with; None for consecutive ones.
         drop_last: Leave out an incomplete last batch.
     """
@@ -95,13 +116,18 @@ class ResumableBatchSampler:
         self.batch_size = batch_size
         self.drop_last = drop_last
         self._grouping = batch_sampler
+        self._rank, self._world_size, self._stream = 0, 1, get_rank()
+        if isinstance(sampler, (DefaultSampler, InfiniteSampler)):
+            self._rank, self._world_size, self._stream = sampler.rank, sampler.world_size, 0
+            _take_all(sampler)
         self._batches = self._group()
         self._skip = 0
         # PyTorch's protocol for fetching a batch at once, honoured wherever the data are read.
         sampler.dataset.__getitems__ = _Fetch(sampler.dataset)
 
     def _group(self) -> BatchSampler:
-        arguments = dict(sampler=_SeededSampler(self.sampler), batch_size=self.batch_size, drop_last=self.drop_last)
+        seeded = _SeededSampler(self.sampler, self._stream)
+        arguments = dict(sampler=seeded, batch_size=self.batch_size * self._world_size, drop_last=self.drop_last)
         if self._grouping is None:
             return BatchSampler(**arguments)
         return DATA_SAMPLERS.build(self._grouping, default_args=arguments)
@@ -124,7 +150,9 @@ class ResumableBatchSampler:
     def __iter__(self) -> Iterator[list[int]]:
         # A generator: the data loader makes two iterators and uses one, which alone may take the skip.
         skip, self._skip = self._skip, 0
-        yield from islice(self._batches, skip, None)
+        for batch in islice(self._batches, skip, None):
+            missing = -len(batch) % self._world_size
+            yield list(islice(cycle(batch), self._rank, len(batch) + missing, self._world_size))
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -170,4 +198,4 @@ class ReproducibleRunHook(Hook):
         loop.dataloader_iterator = _Skipped(runner.iter, iterator)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        seed_everything(runner.seed, _ITERATION, runner.iter, get_rank())
+        seed_iteration(runner)

@@ -1,4 +1,4 @@
-"""AmpOptimWrapper on a machine without accelerator: bf16 autocast, no scaler, resumable."""
+"""AmpOptimWrapper on a machine without accelerator: bf16 autocast without scaler, fp16 with one, resumable."""
 
 import pytest
 import torch
@@ -17,7 +17,8 @@ def _wrapper(model, **options):
 
 @pytest.mark.parametrize('dtype', [None, 'float16', 'bfloat16', torch.float16])
 @pytest.mark.parametrize('loss_scale', ['dynamic', 512.0, dict(init_scale=512.0)], ids=['dynamic', 'static', 'dict'])
-def test_trains_in_bf16(dtype, loss_scale):
+def test_trains(dtype, loss_scale):
+    expected = torch.float16 if dtype in ('float16', torch.float16) else torch.bfloat16
     model = torch.nn.Linear(4, 1)
     wrapper = _wrapper(model, dtype=dtype, loss_scale=loss_scale, clip_grad=dict(max_norm=1.0), accumulative_counts=2)
     x, y = torch.randn(64, 4), torch.randn(64, 1)
@@ -25,11 +26,27 @@ def test_trains_in_bf16(dtype, loss_scale):
     for _ in range(20):
         with wrapper.optim_context(model):
             out = model(x)
-        assert out.dtype == torch.bfloat16
+        assert out.dtype == expected
         loss = (out.float() - y).square().mean()
         losses.append(loss.item())
         wrapper.update_params(loss)
     assert losses[-1] < losses[0]
+    scale = 1.0 if out.dtype == torch.bfloat16 else 65536.0 if loss_scale == 'dynamic' else 512.0
+    assert wrapper.loss_scaler.get_scale() == scale
+
+
+def test_fp16_lowers_its_scale_instead_of_taking_a_step_that_overflowed():
+    model = torch.nn.Linear(4, 1)
+    wrapper = _wrapper(model, dtype='float16', loss_scale=dict(init_scale=2.0**40))
+    before = model.weight.detach().clone()
+    with wrapper.optim_context(model):
+        loss = model(torch.randn(8, 4)).square().mean()
+    wrapper.update_params(loss)
+    assert torch.equal(model.weight, before)
+    assert wrapper.loss_scaler.get_scale() == 2.0**39
+    other = _wrapper(torch.nn.Linear(4, 1), dtype='float16')
+    other.load_state_dict(wrapper.state_dict())
+    assert other.loss_scaler.get_scale() == 2.0**39
 
 
 def test_resumes():
@@ -52,7 +69,7 @@ def test_resumes_a_run_of_a_gpu():
 
 
 def test_other_dtypes_are_refused():
-    with pytest.raises(ValueError, match=r"dtype='float64'.*expected None, float16 or bfloat16"):
+    with pytest.raises(ValueError, match=r"dtype='float64'.*expected bfloat16.*or float16"):
         _wrapper(torch.nn.Linear(4, 1), dtype='float64')
 
 

@@ -13,6 +13,13 @@ from torch.utils.data import Dataset
 
 NANO = dict(type='Conv2Former', arch=dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), kernel_size=3))
 
+LAYER_NORM_NANO = dict(
+    type='HorNet',
+    arch=dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), orders=(2, 2, 3, 3), gf=()),
+    layer_scale_init=1.0,
+    out_indices=(3,),
+)
+
 
 class TinyDetector(nn.Module):
     """The parts of a detector that the engine looks at: backbone, neck, head."""
@@ -49,6 +56,29 @@ class Points(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         return dict(inputs=np.array([index / 12, np.random.rand()], np.float32))  # noqa: NPY002
+
+
+class MapRegression(BaseModel):
+    """Backbone, neck and a head on every pixel. LayerNorm alone: no image depends on the others of its batch."""
+
+    def __init__(self, backbone: dict | None = None) -> None:
+        super().__init__()
+        self.backbone = MODELS.build(LAYER_NORM_NANO | (backbone or {}))
+        self.neck = nn.Conv2d(self.backbone.out_channels[-1], 8, 1)
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, inputs: list[Tensor], mode: str = 'tensor', **_) -> dict | tuple[Tensor]:
+        x = torch.stack([torch.as_tensor(value) for value in inputs])
+        y = self.head(self.neck(self.backbone(x)[-1]).permute(0, 2, 3, 1))
+        target = x.mean((1, 2, 3))[:, None, None, None]
+        return dict(loss=(y - target).square().mean()) if mode == 'loss' else (y,)
+
+
+class Images(Points):
+    """Twelve images of 32x48 pixels, whose brightness tells them apart."""
+
+    def __getitem__(self, index: int) -> dict:
+        return dict(inputs=(np.random.rand(3, 32, 48) + index / 4).astype(np.float32))  # noqa: NPY002
 
 
 class FallingLoss(BaseMetric):
@@ -92,3 +122,34 @@ def make_runner(work_dir: Path, max_iters: int = 6, checkpoint: dict | None = No
         experiment_name=f'{work_dir}',
     )
     return Runner.from_cfg({**cfg, **options})
+
+
+def make_image_runner(
+    work_dir: Path,
+    batch_size: int = 4,
+    backbone: dict | None = None,
+    optim_wrapper: dict | None = None,
+    custom_hooks: list[dict] = (),
+    **options,
+) -> Runner:
+    """The same over `Images`, which exercises a backbone; of :func:`make_runner` the further options."""
+    for registry, module in ((MODELS, MapRegression), (DATASETS, Images)):
+        registry.register_module(module=module, force=True)
+    loader = dict(
+        batch_size=batch_size,
+        num_workers=0,
+        dataset=dict(type='Images'),
+        sampler=dict(type='InfiniteSampler', shuffle=True),
+        batch_sampler=dict(type='ResumableBatchSampler'),
+    )
+    optimizer = dict(type='AdamW', lr=1e-3)
+    common = dict(
+        model=dict(type='MapRegression', backbone=backbone),
+        train_dataloader=loader,
+        val_dataloader=None,
+        val_evaluator=None,
+        val_cfg=None,
+        optim_wrapper=dict(optimizer=optimizer) | (optim_wrapper or {}),
+        custom_hooks=[dict(type='ReproducibleRunHook'), dict(type='CheckFiniteLossHook'), *custom_hooks],
+    )
+    return make_runner(work_dir, **{**common, **options})

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from engine.models import Points, make_runner
+from engine.models import Points, make_image_runner, make_runner
+from mmengine.hooks import Hook
 from mmengine.structures import BaseDataElement
+from torch import nn
 
 from hybrid_backbones.engine.checkpoint import latest_checkpoint
 from hybrid_backbones.engine.hooks import batch_images
+from hybrid_backbones.engine.nonfinite import first_nonfinite
 
 
 def test_nan_image_stops_training(tmp_path, monkeypatch):
@@ -23,15 +26,96 @@ def test_nan_image_stops_training(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Points, '__getitem__', poisoned)
     runner._val_loop = None  # evaluation reads the data too
-    with pytest.raises(FloatingPointError, match=r'at iteration 5 \(loss=nan\).*last checkpoint is .*iter_4\.pth'):
+    expected = r'at iteration 5 \(loss=nan\).*the batch itself holds NaN.*last checkpoint is .*iter_4\.pth'
+    with pytest.raises(FloatingPointError, match=expected):
         runner.train()
     latest = latest_checkpoint(tmp_path)
     assert latest.name == 'iter_4.pth'
     state = torch.load(latest, weights_only=False)['state_dict']
     assert all(value.isfinite().all() for value in state.values())
+    assert all(parameter.isfinite().all() for parameter in runner.model.parameters())
 
 
 def test_message_names_the_images():
     samples = [BaseDataElement(metainfo=dict(img_path=f'{name}.jpg')) for name in 'ab']
     assert batch_images(dict(inputs=[], data_samples=samples)) == ['a.jpg', 'b.jpg']
     assert batch_images([1, 2]) == []
+
+
+class Break(Hook):
+    """From the third iteration on `action(model)` has happened."""
+
+    def __init__(self, action) -> None:
+        self.action = action
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == 2:
+            self.action(runner.model)
+
+
+class Reciprocal(nn.Module):
+    def forward(self, x):
+        return 1 / (x - x.flatten()[0])
+
+
+def overflow(model):
+    model.backbone.stages[2][0].norm2 = Reciprocal()
+
+
+def spoil(model):
+    model.neck.weight.data[0, 0] = torch.inf
+
+
+def divide(model):
+    model.parse_losses = lambda losses, parse=type(model).parse_losses: parse(
+        model, {name: value / 0 for name, value in losses.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    'action, cause',
+    [
+        (overflow, r'from finite inputs, is backbone\.stages\.2\.0\.norm2 \(Reciprocal\)'),
+        (spoil, r'the parameter neck\.weight was not finite before this iteration'),
+        (divide, r'every module puts out finite values'),
+    ],
+)
+def test_the_cause_is_named(tmp_path, action, cause):
+    runner = make_image_runner(tmp_path)
+    runner.register_hook(Break(action))
+    with pytest.raises(FloatingPointError, match=rf'at iteration 3 \(loss=(nan|inf)\).*{cause}'):
+        runner.train()
+    assert not any(module._forward_hooks for module in runner.model.modules())
+
+
+def test_the_search_repeats_the_random_draws(tmp_path):
+    """Dropout that fails for what it drew fails again: the second pass is that of the iteration."""
+
+    class Drawn(nn.Module):
+        seen = []
+
+        def forward(self, x):
+            self.seen.append(float(torch.rand(())))
+            return x * torch.nan if len(self.seen) > 2 else x
+
+    runner = make_image_runner(tmp_path)
+    runner.model.neck = nn.Sequential(runner.model.neck, Drawn())
+    with pytest.raises(FloatingPointError, match=r'at iteration 3 .*is neck\.1 \(Drawn\)'):
+        runner.train()
+    assert len(Drawn.seen) == 4  # three iterations, of which the finite ones ran once, and the search
+    assert Drawn.seen[2] == Drawn.seen[3] != Drawn.seen[1]
+
+
+def test_between_modules():
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Identity(), nn.Identity()
+
+        def forward(self, x):
+            return self.second(dict(a=[self.first(x).sqrt()]))
+
+    model = Root()
+    assert 'second (Identity), whose inputs are not finite already' in first_nonfinite(
+        model, lambda: model(torch.tensor([-1.0]))
+    )

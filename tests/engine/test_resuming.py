@@ -4,8 +4,8 @@ import time
 
 import pytest
 import torch
-from engine.models import make_runner
-from mmengine.hooks import Hook
+from engine.models import make_image_runner, make_runner
+from mmengine.hooks import EMAHook, Hook
 
 
 class Stop(Exception):
@@ -72,6 +72,79 @@ def test_resumed_equals_unbroken(tmp_path, monkeypatch, sampler, by_epoch, num_w
     resumed.train()
     assert resumed.iter == unbroken.iter == 18
     torch.testing.assert_close(weights(resumed), weights(unbroken), rtol=0, atol=1e-7)
+
+
+def average(runner) -> torch.Tensor:
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    return torch.cat([param.detach().flatten() for param in hook.ema_model.module.parameters()])
+
+
+@pytest.mark.parametrize('precision', [None, 'bfloat16', 'float16'])
+def test_accumulation_average_and_clipping_resume(tmp_path, precision):
+    """Of two iterations an update; stopped amid one, resumed from the last whole one."""
+    amp = dict(type='AmpOptimWrapper', dtype=precision) if precision else {}
+    common = dict(
+        optim_wrapper=dict(
+            optimizer=dict(type='AdamW', lr=0.1), accumulative_counts=2, clip_grad=dict(max_norm=0.1), **amp
+        ),
+        custom_hooks=[
+            dict(type='ReproducibleRunHook'),
+            dict(type='StrictCheckpointHook'),
+            dict(type='EMAHook', momentum=0.1),
+        ],
+        default_hooks=dict(checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=4)),
+        max_iters=18,
+    )
+    broken = make_runner(tmp_path / 'broken', **common)
+    broken.register_hook(StopAt(15))
+    with pytest.raises(Stop):
+        broken.train()
+    unbroken = make_runner(tmp_path / 'unbroken', **common)
+    unbroken.train()
+    saved = tmp_path / 'broken' / 'iter_12.pth'
+    resumed = make_runner(tmp_path / 'broken', load_from=str(saved), resume=True, **common)
+    resumed.train()
+    torch.testing.assert_close(weights(resumed), weights(unbroken), rtol=0, atol=1e-7)
+    torch.testing.assert_close(average(resumed), average(unbroken), rtol=0, atol=1e-7)
+    assert not torch.allclose(average(resumed), weights(resumed), atol=1e-3)
+    assert not torch.allclose(weights(broken), weights(unbroken), atol=1e-4)
+    if precision == 'float16':
+        assert resumed.optim_wrapper.loss_scaler.state_dict() == unbroken.optim_wrapper.loss_scaler.state_dict()
+
+
+def test_checkpoints_amid_an_update_are_refused(tmp_path, caplog):
+    """Its gradients are nowhere in the checkpoint."""
+    accumulated = dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=4)
+    runner = make_runner(tmp_path / 'odd', checkpoint=dict(interval=6), optim_wrapper=accumulated)
+    with pytest.raises(ValueError, match=r'checkpoint\.interval=6 is no multiple of accumulative_counts=4.*it to 8'):
+        runner.train()
+    best = dict(interval=8, save_best='loss', rule='less')
+    runner = make_runner(tmp_path / 'best', checkpoint=best, optim_wrapper=accumulated)
+    with pytest.raises(ValueError, match=r'val_interval=2 is no multiple of accumulative_counts=4.*it to 4'):
+        runner.train()
+
+    epochs = dict(
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        train_dataloader=loader('DefaultSampler', 0),
+        default_hooks=dict(checkpoint=dict(type='SafeCheckpointHook')),
+        log_level='WARNING',
+    )
+    runner = make_runner(tmp_path / 'epochs', optim_wrapper=accumulated, **epochs)
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    assert 'accumulative_counts=4 does not divide the 6 iterations of an epoch' in caplog.text
+
+
+def test_accumulated_iterations_are_one_large_batch(tmp_path):
+    """Two of two images move the weights as one of four does; images without random draws."""
+    images = dict(custom_hooks=[], log_level='ERROR')
+    whole = make_image_runner(tmp_path / 'whole', batch_size=4, max_iters=4, **images)
+    parts = make_image_runner(
+        tmp_path / 'parts', batch_size=2, max_iters=8, optim_wrapper=dict(accumulative_counts=2), **images
+    )
+    whole.train()
+    parts.train()
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=0, atol=1e-5)
 
 
 def test_seed_matters(tmp_path):

@@ -1,6 +1,7 @@
 """What the command lines make of a config."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hybrid_backbones.engine.config import (
     use_amp,
     use_auto_scale_lr,
     use_resume,
+    use_total_batch,
 )
 from hybrid_backbones.engine.run import use_tta
 
@@ -46,22 +48,59 @@ def test_work_dir(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['below_a_file', 'read_only'])
-def test_unwritable_work_dir(tmp_path, kind):
+def test_unwritable_work_dir(kind):
+    with tempfile.TemporaryDirectory() as parent:  # pytest's own is closed to the user that root becomes below
+        check_unwritable(Path(parent), kind)
+
+
+def check_unwritable(tmp_path, kind):
     if kind == 'below_a_file':
         (tmp_path / 'file').touch()
         folder = tmp_path / 'file' / 'work'
     else:
-        if os.geteuid() == 0:
-            pytest.skip('root writes anywhere')
+        tmp_path.chmod(0o755)
         folder = tmp_path / 'locked'
-        folder.mkdir(mode=0o500)
-    with pytest.raises(PermissionError, match=f'cannot write to the work directory {folder}.*--work-dir'):
-        check_work_dir(str(folder))
+        folder.mkdir(mode=0o555)
+    user = os.geteuid()
+    try:
+        if user == 0:  # root writes anywhere
+            os.seteuid(65534)
+        with pytest.raises(PermissionError, match=f'cannot write to the work directory {folder}.*--work-dir'):
+            check_work_dir(str(folder))
+    finally:
+        os.seteuid(user)
 
 
 def test_absent_config():
     with pytest.raises(FileNotFoundError, match=r'no config nowhere\.py'):
         load_config('nowhere.py')
+
+
+@pytest.mark.parametrize('inherited', [False, True], ids=['own', 'inherited'])
+@pytest.mark.parametrize(
+    'text, where',
+    [
+        ('a = 1\nb = dict(\n    c=1,\n    d 2)\n', r', line 4: SyntaxError: invalid syntax'),
+        ('a = 1\n\nb = dict(c=misspelt)\n', r", line 3: NameError: name 'misspelt' is not defined"),
+        ("_base_ = ['absent.py']\n", r': FileNotFoundError: .*absent\.py'),
+        ('from mmengine.config import read_base\nwith read_base():\n    from .b import *\nx =\n', ', line 4: Syntax'),
+    ],
+    ids=['syntax', 'name', 'base', 'lazy'],
+)
+def test_unreadable_config_is_named_with_its_line(tmp_path, text, where, inherited):
+    path = tmp_path / 'broken.py'
+    path.write_text(text)
+    if inherited:
+        (tmp_path / 'config.py').write_text("_base_ = './broken.py'\n")
+    broken = tmp_path / 'absent.py' if 'absent' in text else path
+    with pytest.raises(ValueError, match=f'cannot read the config {broken}{where}'):
+        load_config(tmp_path / 'config.py' if inherited else path)
+
+
+def test_other_formats_are_named_with_their_line(tmp_path):
+    (tmp_path / 'broken.json').write_text('{"a": 1,\n "b": }\n')
+    with pytest.raises(ValueError, match=r'broken\.json, line 2: JSONDecodeError'):
+        load_config(tmp_path / 'broken.json')
 
 
 @pytest.mark.parametrize('name', ['mask-rcnn_r50_fpn_1x_coco', 'configs'])
@@ -95,11 +134,35 @@ def test_cpu_runs_report_more_often(monkeypatch):
 
 def test_amp():
     cfg = load_config(DET)
-    use_amp(cfg)
+    use_amp(cfg, 'auto')
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
+    assert 'dtype' not in cfg.optim_wrapper
+    use_amp(cfg, 'fp16')
+    assert (cfg.optim_wrapper.dtype, cfg.optim_wrapper.loss_scale) == ('float16', 'dynamic')
+    use_amp(cfg, 'bf16')
+    assert (cfg.optim_wrapper.dtype, cfg.optim_wrapper.loss_scale) == ('bfloat16', dict(enabled=False))
+    with pytest.raises(ValueError, match='--amp int8: expected one of auto, fp16, bf16'):
+        use_amp(cfg, 'int8')
     cfg.optim_wrapper.type = 'DeepSpeedOptimWrapper'
     with pytest.raises(ValueError, match='this config has DeepSpeedOptimWrapper'):
-        use_amp(cfg)
+        use_amp(cfg, 'auto')
+
+
+def test_total_batch(monkeypatch):
+    def config(launcher: str) -> Config:
+        return Config(dict(launcher=launcher, train_dataloader=dict(batch_size=2)))
+
+    use_total_batch(cfg := config('none'), 6)
+    assert cfg.train_dataloader.batch_size == 6
+    for launcher, name in (('pytorch', 'WORLD_SIZE'), ('slurm', 'SLURM_NTASKS'), ('mpi', 'OMPI_COMM_WORLD_SIZE')):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, '4')
+            use_total_batch(cfg := config(launcher), 16)
+            assert cfg.train_dataloader.batch_size == 4
+            for total, nearest in ((6, 8), (1, 4), (0, 4)):
+                expected = rf'--total-batch {total} cannot be shared evenly by 4 processes.*such as {nearest},'
+                with pytest.raises(ValueError, match=expected):
+                    use_total_batch(cfg, total)
 
 
 def test_auto_scale_lr():

@@ -1,6 +1,7 @@
 """Samples and iterations draw from seeds of their own, so that the place in the run decides, not its history."""
 
 import random
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -105,3 +106,50 @@ def test_grouping_by_another_batch_sampler():
     batches = list(ResumableBatchSampler(sampler, batch_size=2, batch_sampler=dict(type='EvenFirst'), drop_last=True))
     assert batches == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert all(isinstance(index, SeededIndex) for batch in batches for index in batch)
+
+
+class Wide(Noisy):
+    """As mmdet's dataset tells AspectRatioBatchSampler: every third image is upright."""
+
+    def get_data_info(self, index: int) -> dict:
+        return dict(width=3, height=4 if index % 3 else 2)
+
+
+def of_process(kind: type, rank: int, world_size: int, batch_size: int, **options) -> DataLoader:
+    """The loader of one of several processes, told apart by their samplers as MMEngine does."""
+    with mock.patch('mmengine.dataset.sampler.get_dist_info', lambda: (rank, world_size)):
+        sampler = kind(Wide(11), seed=5)
+    batches = ResumableBatchSampler(sampler, batch_size=batch_size, **options)
+    return DataLoader(sampler.dataset, batch_sampler=batches, collate_fn=list)
+
+
+@pytest.mark.parametrize('kind', [DefaultSampler, InfiniteSampler])
+@pytest.mark.parametrize('grouping', [None, dict(type='mmdet.AspectRatioBatchSampler')])
+@pytest.mark.parametrize('processes', [2, 4])
+def test_processes_share_the_batches_of_one(kind, grouping, processes):
+    """Same images with the same augmentation in each iteration, and an incomplete last batch leaves nobody waiting."""
+    options = dict(batch_sampler=grouping)
+    count = 9 if kind is InfiniteSampler else 3  # an epoch of 11 is three batches of four
+    whole = take(of_process(kind, 0, 1, 4, **options), count)
+    shares = [take(of_process(kind, rank, processes, 4 // processes, **options), count) for rank in range(processes)]
+    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert len({len(part) for part in parts}) == 1
+        together = [sample for part in parts for sample in part]
+        assert set(batch) <= set(together)
+        assert len(batch) < 4 or len(set(together)) == 4
+    for rank, share in enumerate(shares):
+        loader = of_process(kind, rank, processes, 4 // processes, **options)
+        loader.batch_sampler.restart(seed=5, skip=2)
+        assert take(loader, count - 2) == share[2:]
+
+
+@pytest.mark.parametrize('round_up', [True, False])
+def test_processes_that_do_not_divide_the_data(round_up):
+    lengths = []
+    for rank in range(4):
+        with mock.patch('mmengine.dataset.sampler.get_dist_info', lambda rank=rank: (rank, 4)):
+            sampler = DefaultSampler(Noisy(9), seed=5, round_up=round_up)
+        batches = list(ResumableBatchSampler(sampler, batch_size=2))
+        assert len(ResumableBatchSampler(sampler, batch_size=8)) == len(batches)
+        lengths.append([len(batch) for batch in batches])
+    assert lengths == [[2, 1]] * 4
