@@ -1,9 +1,10 @@
 """CoAtNet: marrying convolution and attention for all data sizes (arXiv 2106.04803).
 
-The authors released no PyTorch code. Parameters carry the names and shapes of timm 1.0.31's `coatnet_{0..4}_224`
-(`timm/models/maxxvit.py`, Apache-2.0), whose files load as they are. timm differs from the paper, and so does this:
-average instead of max pooling, the stride of a convolutional block in its depthwise layer instead of its first, and
-squeeze-and-excitation of a quarter of the block's output channels. Deliberate differences from timm:
+The authors released no PyTorch code or weights. Parameters carry the names and shapes of timm 1.0.31's
+`coatnet_{0..4}_224` (`timm/models/maxxvit.py`, Apache-2.0): what is trained there loads here as it is.
+timm differs from the paper, and so does this: average instead of max pooling, the stride of a convolutional block in
+its depthwise layer instead of its first, and squeeze-and-excitation of a quarter of the block's output channels.
+Deliberate differences from timm:
 
 - Any image size, ceil(H / stride) at every level, where timm accepts one and needs multiples of 32: pooling covers the
   odd last row and column as the strided convolutions do, and tables of relative positions, stored at the size they

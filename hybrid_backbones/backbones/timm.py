@@ -113,6 +113,8 @@ class TimmPyramid(PyramidBackbone):
         features = {info['reduction']: i for i, info in enumerate(network.feature_info)}
         widths = {info['reduction']: info['num_chs'] for info in network.feature_info}
         channels = [widths.get(stride, 0) for stride in STRIDES]
+        statistics = network.default_cfg['mean'], network.default_cfg['std']
+        self.image_mean, self.image_std = (tuple(round(255 * value, 3) for value in each) for each in statistics)
         super().__init__(channels, STRIDES, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self._check_levels(features)
         self._plan_sizes(network)
