@@ -76,13 +76,13 @@ def on_meta(function: Callable[[], Any]) -> Any:
 
 
 def choose_stages(old: Maps, needed: Sequence[int], new: PyramidBackbone, exact: bool) -> dict[int, int]:
-    """Stage of `new` for every map of `old` that is needed: the one of equal stride.
+    """Which of the maps of `new` replaces each map of `old` that is needed: the one of equal stride.
 
     Args:
         old: What the config's backbone puts out.
         needed: Positions in `old`.
-        new: A backbone that puts out all its stages.
-        exact: Whether a stride that `new` lacks is an error, or the stage of the same place stands in.
+        new: A backbone that puts out all its maps.
+        exact: Whether a stride that `new` lacks is an error, or the map of the same place stands in.
 
     Raises:
         ValueError: There is no such stage.

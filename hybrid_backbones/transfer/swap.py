@@ -110,8 +110,9 @@ def _change(
     except ValueError as error:
         raise ValueError(f'{", ".join(str(reader) for reader in readers)} reads {error}') from error
     chosen = list(stages.values())
+    indices = tuple(backbone.out_indices[i] for i in chosen)
     new = Maps(tuple(backbone.out_channels[i] for i in chosen), tuple(backbone.out_strides[i] for i in chosen))
-    reasons += _replace_backbone(cfg, name, backbone, chosen, checkpoint, options)
+    reasons += _replace_backbone(cfg, name, backbone, indices, checkpoint, options)
     reasons += _strides(old, stages, new)
     for reader in readers:
         reasons += wiring.rewire(reader, {position: i for i, position in enumerate(needed)}, new)
@@ -138,21 +139,22 @@ def _replace_backbone(
     cfg: Config,
     name: str,
     backbone: PyramidBackbone,
-    stages: list[int],
+    stages: tuple[int, ...],
     checkpoint: str | Path | None,
     options: dict[str, Any],
 ) -> list[str]:
+    """Put `stages` of the backbone into the model, and drop what belonged to the old one."""
     model, old = cfg.model, cfg.model.backbone
     _, defaults = find_backbone(name)
     new = dict(type=type(backbone).__name__, **defaults | options)
-    if stages != [0, 1, 2, 3]:
-        new['out_indices'] = tuple(stages)
+    if stages != backbone.out_indices:
+        new['out_indices'] = stages
     if checkpoint:
         new['init_cfg'] = dict(type='Pretrained', checkpoint=str(checkpoint))
     reasons = _batch_norm(cfg, new, old, backbone)
     model.backbone = new
     weights = f'weights of {checkpoint}' if checkpoint else 'random weights (give a checkpoint to start from others)'
-    reasons.insert(0, f'model.backbone: {old["type"]} -> {type(backbone).__name__}, stages {stages}, {weights}')
+    reasons.insert(0, f'model.backbone: {old["type"]} -> {type(backbone).__name__}, out_indices {stages}, {weights}')
     if model.get('pretrained'):
         reasons.append(f"model.pretrained: {model.pretrained}, the old backbone's, dropped")
         model.pretrained = None

@@ -54,6 +54,11 @@ def test_necks_of_several_kinds(capsys):
     assert model.neck.in_channels == [384, 384, 192]  # from coarse to fine
     model = swap_backbone('mmdet::yolof/yolof_r50-c5_8xb8-1x_coco.py', 'cvt_13').model
     assert (model.neck.in_channels, model.backbone.out_indices) == (384, (3,))
+    # One map of stride 16, of a plain network as it is.
+    model = swap_backbone(
+        'mmseg::segmenter/segmenter_vit-t_mask_8xb1-160k_ade20k-512x512.py', 'deit_t', pyramid=None
+    ).model
+    assert model.backbone == dict(type='ViT', arch='tiny', pyramid=None) and model.decode_head.in_channels == 192
     # Of a package that is not installed here, and of a plain network that runs at one image size only.
     cfg = swap_backbone('mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py', 'cvt_13')
     assert cfg.model.neck.in_channels == [64, 192, 384, 384]
