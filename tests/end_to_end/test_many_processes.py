@@ -57,6 +57,12 @@ def launch_and_kill(config: Path, work_dir: Path, data: Path, at: str) -> str:
     return log
 
 
+def finish(config: str, data: str, broken: str, unbroken: str) -> None:
+    """Resume one run, and train the other from the beginning."""
+    for folder, resume in ((broken, 'auto'), (unbroken, None)):
+        train(config, work_dir=folder, data_root=data, resume=resume, launcher='pytorch', mallopt=False)
+
+
 @pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='finds the processes in /proc')
 def test_killed_process_ends_the_job_which_resumes_exactly(tmp_path, shapes):
     config = tmp_path / 'segmentor.py'
@@ -66,12 +72,7 @@ def test_killed_process_ends_the_job_which_resumes_exactly(tmp_path, shapes):
     assert 'the same command with --resume continues from the last checkpoint' in log.splitlines()[-1]
     assert [path.name for path in broken.glob('*.pth')] == ['iter_5.pth']
 
-    def finish() -> None:
-        for folder, resume in ((broken, 'auto'), (unbroken, None)):
-            arguments = dict(work_dir=str(folder), data_root=str(shapes), launcher='pytorch', mallopt=False)
-            train(str(config), resume=resume, **arguments)
-
-    run_forked(tmp_path, 2, finish)
+    run_forked(tmp_path, 2, finish, str(config), str(shapes), str(broken), str(unbroken))
     ours, theirs = (
         torch.load(folder / 'iter_12.pth', weights_only=False)['state_dict'] for folder in (broken, unbroken)
     )

@@ -36,6 +36,10 @@ def train(folder, names: list[str], batch_size: int, launcher: str) -> dict[str,
     return results
 
 
+def initial_weights(folder) -> dict[str, torch.Tensor]:
+    return make_image_runner(folder).model.state_dict()
+
+
 @pytest.fixture(scope='module')
 def one(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
     (result,) = run_forked(folder := tmp_path_factory.mktemp('one'), 1, train, folder, [*VARIANTS], 4, 'none')
@@ -60,7 +64,7 @@ def test_equal_to_one_process(tmp_path, one, processes, names):
 
 def test_training_moved_the_weights_that_it_should(one, tmp_path):
     """Or else the test above compares initial weights; and accumulation, clipping and freezing act."""
-    (initial,) = run_forked(tmp_path, 1, lambda: make_image_runner(tmp_path).model.state_dict())
+    (initial,) = run_forked(tmp_path, 1, initial_weights, tmp_path)
     moved = {
         name: {key: float((one[name][key] - value).abs().max()) for key, value in initial.items()} for name in VARIANTS
     }

@@ -177,24 +177,27 @@ def mount_small_disk(folder: Path) -> None:
         raise OSError(ctypes.get_errno(), 'mount')
 
 
-def test_full_file_system_keeps_the_previous_checkpoint_and_stops(tmp_path):
-    """The same on a real file system of a megabyte, which only a process of its own can see."""
-    disk = tmp_path / 'disk'
-    disk.mkdir()
+def train_on_small_disk(disk: Path) -> str:
+    """Where the second checkpoint finds half the room that it needs; what the run stopped with."""
+    try:
+        mount_small_disk(disk)
+    except OSError as error:
+        return f'no mount: {error}'
 
     def fill():
         free = os.statvfs(disk)
         size = free.f_bavail * free.f_frsize - (disk / 'iter_2.pth').stat().st_size // 2
         (disk / 'other_data').write_bytes(bytes(size))
 
-    def train() -> str:
-        try:
-            mount_small_disk(disk)
-        except OSError as error:
-            return f'no mount: {error}'
-        return train_until_full(disk, fill)
+    return train_until_full(disk, fill)
 
-    (message,) = run_forked(tmp_path, 1, train)
+
+def test_full_file_system_keeps_the_previous_checkpoint_and_stops(tmp_path):
+    """The same on a real file system of a megabyte, which only a process of its own can see."""
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+
+    (message,) = run_forked(tmp_path, 1, train_on_small_disk, disk)
     if message.startswith('no mount'):
         pytest.skip(message)
     assert not list(disk.iterdir())  # it was mounted where nobody else sees it
