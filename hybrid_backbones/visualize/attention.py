@@ -11,7 +11,7 @@ from .figures import check_png, new_figure, save_figure
 from .images import read_image
 from .networks import load_network
 
-_COLUMNS = 6
+_A_ROW = 6
 
 
 def draw_attention(
@@ -50,23 +50,23 @@ def draw_attention(
     found = attention_of(network.backbone, network.input_of(picture), block, point)
     height, width = picture.shape[:2]
     panels = _panels(found)
-    # A layer with gates takes whole rows of three, behind a row that the image has for its own.
-    columns = 3 * min(2, len(panels) // 3) if found.parts else min(_COLUMNS, len(panels) + 1)
-    skipped = columns if found.parts else 1
-    rows = -(-(skipped + len(panels)) // columns)
+    # The image has a column of its own. A row of gated layers holds two heads of three pictures.
+    columns = min(_A_ROW, len(panels))
+    rows = -(-len(panels) // columns)
     cell = 2.4 if height <= width else 2.4 * (width / height) ** 0.5
-    figure = new_figure(cell * columns, rows * (cell * height / width + 0.3) + 0.35)
-    grid = figure.subplots(rows, columns, squeeze=False)
+    figure = new_figure(cell * (columns + 1), rows * (cell * height / width + 0.25) + 0.3)
+    grid = figure.subplots(rows, columns + 1, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     show_map(grid[0, 0], picture, picture.shape, 'image')
     stride = _stride(found, picture)
-    for axes, (title, weights) in zip(grid.flat[skipped:], panels, strict=False):
-        show_map(axes, weights, picture.shape, title, stride, cmap='magma')
+    shown = list(grid[:, 1:].flat)[: len(panels)]
+    for axes, (title, weights) in zip(shown, panels, strict=True):
+        show_map(axes, weights, picture.shape, title, stride, low=0, cmap='magma')
     query = 'class token' if found.place is None else f'row {found.place[0]}, column {found.place[1]} of the map'
     if found.place is not None:
         at = point or (height // 2, width // 2)
-        for axes in (grid[0, 0], *grid.flat[skipped : skipped + len(panels)]):
+        for axes in (grid[0, 0], *shown):
             axes.plot(at[1] + 0.5, at[0] + 0.5, marker='+', ms=9, mew=1.5, color='cyan')
     figure.suptitle(f'{network.title}, {found.layer}, query: {query}', fontsize=10)
     return save_figure(figure, out)
@@ -77,14 +77,14 @@ def _panels(found: AttentionMap) -> list[tuple[str, np.ndarray]]:
     panels = []
     for head, weights in enumerate(found.weights):
         for kind, part in found.parts.items():
-            panels.append((f'head {head}: {kind}', part[head].numpy()))
+            panels.append((f'head {head}, {kind}', part[head].numpy()))
         title = f'head {head}'
         if found.gate is not None:
-            title += f': mixed, {found.gate[head]:.0%} position'
+            title += f', {found.gate[head]:.0%} position'
         elif found.special.shape[1]:
-            title += f'; {found.special[head].sum():.0%} on class token'
+            title += f', {found.special[head].sum():.1%} on class token'
         panels.append((title, weights.numpy()))
-    return panels
+    return [(f'{title}, up to {weights.max():.2g}', weights) for title, weights in panels]
 
 
 def _stride(found: AttentionMap, picture: np.ndarray) -> int:

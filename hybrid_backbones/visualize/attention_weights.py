@@ -63,7 +63,7 @@ class _Layer:
 
 @dataclass
 class _Query:
-    """The pixel (y, x) of an image of `size` that asks; None for the class token where there is one, else the centre."""
+    """The pixel (y, x) of an image of `size` that asks; None for the class token, or the centre where there is none."""
 
     point: tuple[int, int] | None
     size: tuple[int, int]

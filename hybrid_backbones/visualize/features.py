@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _ABOUT = """above: first three principal
 components as red, green, blue
 
-below: mean of the absolute
-values, from 0"""
+below: mean of the channels'
+absolute values"""
 
 
 def draw_features(
@@ -32,7 +32,7 @@ def draw_features(
     """The image and every level of the pyramid beside it; written to the PNG `out`.
 
     Above, the first three principal components of a level's channels as red, green and blue; below, the mean of the
-    channels' absolute values, from 0 to the level's largest.
+    channels' absolute values, coloured from the level's smallest to its largest.
 
     Args:
         name: Network or config, see :func:`hybrid_backbones.visualize.networks.load_network`.
@@ -56,39 +56,45 @@ def draw_features(
     height, width = picture.shape[:2]
     columns = len(maps) + 1
     cell = 3.0 if height <= width else 3.0 * (width / height) ** 0.5
-    figure = new_figure(cell * columns, 2 * (cell * height / width + 0.35) + 0.3)
+    figure = new_figure(cell * columns, 2 * (cell * height / width + 0.35) + 0.4)
     grid = figure.subplots(2, columns, squeeze=False)
-    show_map(grid[0, 0], picture, picture.shape, f'{width} x {height} pixels')
+    show_map(grid[0, 0], picture, picture.shape, f'image\n{width} x {height} pixels')
     grid[1, 0].set_axis_off()
     about = (
         'above: first three principal\ncomponents as red, green, blue\n\nbelow: mean of the absolute\nvalues, dark is 0'
     )
     grid[1, 0].text(0.5, 0.5, about, ha='center', va='center', fontsize=9, transform=grid[1, 0].transAxes)
     for i, (level, stride) in enumerate(zip(maps, strides, strict=True)):
-        title = f'level {i}, stride {stride}: {level.shape[3]} x {level.shape[2]}, {level.shape[1]} channels'
+        title = f'level {i}, stride {stride}\n{level.shape[3]} x {level.shape[2]}, {level.shape[1]} channels'
         show_map(grid[0, i + 1], pca_colours(level[0]), picture.shape, title, stride)
         strength = level[0].abs().mean(0).numpy()
-        show_map(grid[1, i + 1], strength, picture.shape, f'0 to {strength.max():.3g}', stride)
-    figure.suptitle(network.title)
+        show_map(grid[1, i + 1], strength, picture.shape, f'{strength.min():.3g} to {strength.max():.3g}', stride)
+    figure.suptitle(network.title, fontsize=10)
     return save_figure(figure, out)
 
 
 def show_map(
-    axes: 'Axes', values: np.ndarray, size: tuple[int, ...], title: str, stride: int = 1, cmap: str = 'viridis'
+    axes: 'Axes',
+    values: np.ndarray,
+    size: tuple[int, ...],
+    title: str,
+    stride: int = 1,
+    low: float | None = None,
+    cmap: str = 'viridis',
 ) -> None:
     """A map over the place of its image, one square of `stride` pixels for each of its cells.
 
     Args:
         axes: Where to.
-        values: (H, W) from 0 up, coloured up to its largest, or (H, W, 3).
+        values: (H, W), or colours (H, W, 3).
         size: Height and width of the image in pixels.
         title: Above it.
         stride: Of the map; one that does not divide the image's size reaches beyond its border, and is cut there.
-        cmap: Of (H, W).
+        low: Value at the lower end of the colours; the smallest by default. The upper end is the largest.
+        cmap: Colours of (H, W).
     """
     extent = (0, values.shape[1] * stride, values.shape[0] * stride, 0)
-    top = None if values.ndim == 3 else max(values.max(), 1e-12)
-    axes.imshow(values, extent=extent, interpolation='nearest', cmap=cmap, vmin=0, vmax=top)
+    axes.imshow(values, extent=extent, interpolation='nearest', cmap=cmap, vmin=low)
     axes.set(xlim=(0, size[1]), ylim=(size[0], 0), xticks=[], yticks=[], aspect='equal')
     axes.set_title(title, fontsize=8)
 

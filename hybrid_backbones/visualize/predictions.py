@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
@@ -125,7 +126,8 @@ def _draw(
     paths, inputs = samples
     written = png_names(paths, out)
     for i, (data, target) in enumerate(zip(inputs, written, strict=True)):
-        result = model.test_step(pseudo_collate([data]))[0].cpu()
+        with torch.no_grad():
+            result = model.test_step(pseudo_collate([data]))[0].cpu()
         image = imread(result.img_path, channel_order='rgb')
         with written_whole(target) as path:
             visualizer.add_datasample(target.stem, image, result, out_file=str(path), **more)
