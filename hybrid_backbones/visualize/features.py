@@ -60,10 +60,7 @@ def draw_features(
     grid = figure.subplots(2, columns, squeeze=False)
     show_map(grid[0, 0], picture, picture.shape, f'image\n{width} x {height} pixels')
     grid[1, 0].set_axis_off()
-    about = (
-        'above: first three principal\ncomponents as red, green, blue\n\nbelow: mean of the absolute\nvalues, dark is 0'
-    )
-    grid[1, 0].text(0.5, 0.5, about, ha='center', va='center', fontsize=9, transform=grid[1, 0].transAxes)
+    grid[1, 0].text(0.5, 0.5, _ABOUT, ha='center', va='center', fontsize=9, transform=grid[1, 0].transAxes)
     for i, (level, stride) in enumerate(zip(maps, strides, strict=True)):
         title = f'level {i}, stride {stride}\n{level.shape[3]} x {level.shape[2]}, {level.shape[1]} channels'
         show_map(grid[0, i + 1], pca_colours(level[0]), picture.shape, title, stride)

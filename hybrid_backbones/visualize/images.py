@@ -22,9 +22,11 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
         raise FileNotFoundError(f'no image {path}')
     if size is not None and min(size) < 1:
         raise ValueError(f'size {tuple(size)}: expected a height and a width of at least one pixel')
-    image = None if is_cut_jpeg(path) else mmcv.imread(str(path), channel_order='rgb')
+    image = None if is_cut_jpeg(path) else mmcv.imread(str(path))
     if image is None:
         raise ValueError(f'{path} is not an image that OpenCV reads, or it is damaged')
+    # mmcv's own channel_order='rgb' fails without a word of the file where there is no image.
+    image = mmcv.bgr2rgb(image)
     return image if size is None else mmcv.imresize(image, (size[1], size[0]))
 
 

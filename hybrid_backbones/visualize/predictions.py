@@ -1,5 +1,6 @@
 """Predictions of a detector or segmentor, a PNG for every image, drawn by mmdet's and mmseg's visualizers."""
 
+import inspect
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -66,7 +67,10 @@ def save_predictions(
         model = _load_model(cfg, str(checkpoint))
         dataset = _build_dataset(cfg, lazy=paths is not None)
         samples = _of_files(cfg, paths) if paths else _of_dataset(dataset, num_images or NUM_IMAGES)
-        return _draw(model, samples, _visualizer(cfg, dataset.metainfo), Path(out), score_thr)
+        visualizer = _visualizer(cfg, dataset.metainfo)
+        # mmseg's has no threshold.
+        drawn = dict(draw_gt=paths is None) | (dict(pred_score_thr=score_thr) if _detects(visualizer) else {})
+        return _draw(model, samples, visualizer, Path(out), drawn)
 
 
 def _load_model(cfg: Config, checkpoint: str) -> nn.Module:
@@ -116,13 +120,15 @@ def _visualizer(cfg: Config, metainfo: dict) -> Any:
     return visualizer
 
 
+def _detects(visualizer: Any) -> bool:
+    return 'pred_score_thr' in inspect.signature(visualizer.add_datasample).parameters
+
+
 def _draw(
-    model: nn.Module, samples: tuple[Sequence[Path], Iterator[dict]], visualizer: Any, out: Path, score_thr: float
+    model: nn.Module, samples: tuple[Sequence[Path], Iterator[dict]], visualizer: Any, out: Path, drawn: dict[str, Any]
 ) -> list[Path]:
     from mmcv import imread
 
-    # mmseg's visualizer has no threshold.
-    more = dict(pred_score_thr=score_thr) if hasattr(visualizer, '_draw_instances') else {}
     paths, inputs = samples
     written = png_names(paths, out)
     for i, (data, target) in enumerate(zip(inputs, written, strict=True)):
@@ -130,7 +136,7 @@ def _draw(
             result = model.test_step(pseudo_collate([data]))[0].cpu()
         image = imread(result.img_path, channel_order='rgb')
         with written_whole(target) as path:
-            visualizer.add_datasample(target.stem, image, result, out_file=str(path), **more)
+            visualizer.add_datasample(target.stem, image, result, out_file=str(path), **drawn)
         print_log(f'{i + 1} of {len(written)}: {target}', 'current')
     return written
 
