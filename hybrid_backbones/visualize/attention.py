@@ -8,7 +8,7 @@ import numpy as np
 from .attention_weights import AttentionMap, attention_of
 from .features import show_map
 from .figures import check_png, new_figure, save_figure
-from .images import read_image
+from .images import map_stride, read_image
 from .networks import load_network
 
 _A_ROW = 6
@@ -59,7 +59,7 @@ def draw_attention(
     for axes in grid.flat:
         axes.set_axis_off()
     show_map(grid[0, 0], picture, picture.shape, 'image')
-    stride = _stride(found, picture)
+    stride = map_stride((height, width), found.weights.shape[1:])
     shown = list(grid[:, 1:].flat)[: len(panels)]
     for axes, (title, weights) in zip(shown, panels, strict=True):
         show_map(axes, weights, picture.shape, title, stride, low=0, cmap='magma')
@@ -85,8 +85,3 @@ def _panels(found: AttentionMap) -> list[tuple[str, np.ndarray]]:
             title += f', {found.special[head].sum():.1%} on class token'
         panels.append((title, weights.numpy()))
     return [(f'{title}, up to {weights.max():.2g}', weights) for title, weights in panels]
-
-
-def _stride(found: AttentionMap, picture: np.ndarray) -> int:
-    """Pixels that a key stands for along either side: a power of two."""
-    return 2 ** round(np.log2(max(picture.shape[:2]) / max(found.weights.shape[1:])))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..backbones import botnet, ceit, coatnet, convit, cvt, moat, vit
 from ..layers import transformer
 from ..registry import _BACKBONES
+from .images import map_stride
 
 FAMILIES = (botnet.BoTNet, ceit.CeiT, coatnet.CoAtNet, convit.ConViT, cvt.CvT, moat.MOAT, vit.ViT)
 Window = tuple[slice, slice]
@@ -73,7 +74,7 @@ class _Query:
         if self.point is None and special:
             return None
         y, x = self.point or (self.size[0] // 2, self.size[1] // 2)
-        stride = 2 ** round(math.log2(max(self.size) / max(grid)))
+        stride = map_stride(self.size, grid)
         return min(y // stride, grid[0] - 1), min(x // stride, grid[1] - 1)
 
 

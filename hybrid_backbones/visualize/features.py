@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .figures import check_png, new_figure, save_figure
-from .images import read_image
+from .images import map_stride, read_image
 from .networks import load_network
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def draw_features(
     network = load_network(name, checkpoint, options)
     with torch.no_grad():
         maps = network.backbone(network.input_of(picture))
-    strides = getattr(network.backbone, 'out_strides', None) or [_stride(m, picture) for m in maps]
+    strides = getattr(network.backbone, 'out_strides', None) or [
+        map_stride(picture.shape[:2], m.shape[2:]) for m in maps
+    ]
     height, width = picture.shape[:2]
     columns = len(maps) + 1
     cell = 3.0 if height <= width else 3.0 * (width / height) ** 0.5
@@ -119,8 +121,3 @@ def pca_colours(level: Tensor) -> np.ndarray:
     colours = torch.full((len(points), 3), 0.5, dtype=torch.float64)
     colours[:, : scores.shape[1]] = scores
     return colours.unflatten(0, level.shape[1:]).numpy()
-
-
-def _stride(level: Tensor, image: np.ndarray) -> int:
-    """That of a network which does not tell: a power of two."""
-    return 2 ** round(np.log2(max(image.shape[:2]) / max(level.shape[2:])))

@@ -1,5 +1,7 @@
 """Images from files, with errors that name them."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +47,11 @@ def list_images(folder: str | Path) -> list[Path]:
     if not images:
         raise FileNotFoundError(f'no images in {folder}: expected files named *{", *".join(EXTENSIONS)}')
     return images
+
+
+def map_stride(size: Sequence[int], grid: Sequence[int]) -> int:
+    """Pixels of an image of `size` that a cell of its map of size `grid` covers along either side: a power of two.
+
+    Sizes are rounded up or down on the way, so that their ratio alone is close to the stride but not equal.
+    """
+    return 2 ** round(math.log2(max(size) / max(grid)))

@@ -55,10 +55,12 @@ def save_predictions(
     Raises:
         FileNotFoundError: Config, checkpoint, data or images are missing.
         OSError: A file is not an image.
-        ValueError: The checkpoint is of another model.
+        ValueError: The checkpoint is of another model, or `num_images` below one.
     """
     if not str(checkpoint).startswith(('http://', 'https://')) and not Path(checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint {checkpoint}')
+    if num_images is not None and num_images < 1:
+        raise ValueError(f'num_images={num_images}: expected at least one')
     paths = None if images is None else list_images(images)[:num_images]
     cfg = load_config(config, data_root=data_root, options=options)
     if paths is None:
@@ -66,7 +68,7 @@ def save_predictions(
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = _load_model(cfg, str(checkpoint))
         dataset = _build_dataset(cfg, lazy=paths is not None)
-        samples = _of_files(cfg, paths) if paths else _of_dataset(dataset, num_images or NUM_IMAGES)
+        samples = _of_files(cfg, paths) if paths is not None else _of_dataset(dataset, num_images or NUM_IMAGES)
         visualizer = _visualizer(cfg, dataset.metainfo)
         # mmseg's has no threshold.
         drawn = dict(draw_gt=paths is None) | (dict(pred_score_thr=score_thr) if _detects(visualizer) else {})

@@ -1,6 +1,7 @@
 """What training runs leave in their work directories: config, checkpoint, and the log of losses and metrics."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def _records(log: Path) -> list[dict]:
     return records
 
 
-def _curves(records: list[dict], place: object) -> tuple[Curves, Curves]:
+def _curves(records: list[dict], place: Callable[[dict], int]) -> tuple[Curves, Curves]:
+    """(losses, metrics), each name -> (K, 2) of `place(record)` and value."""
     losses: dict[str, list] = {}
     metrics: dict[str, list] = {}
     for record in records:
@@ -103,5 +105,4 @@ def _curves(records: list[dict], place: object) -> tuple[Curves, Curves]:
             wanted = name not in (*_NO_CURVE, 'iteration') and ('loss' in name or curves is metrics)
             if wanted and isinstance(value, (int, float)):
                 curves.setdefault(name, []).append((place(record), value))
-    losses, metrics = ({k: np.array(v, float) for k, v in curves.items()} for curves in (losses, metrics))
-    return losses, metrics
+    return tuple({name: np.array(curve, float) for name, curve in curves.items()} for curves in (losses, metrics))

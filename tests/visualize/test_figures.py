@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hybrid_backbones.visualize.figures import check_png, new_figure, save_figure, written_whole
-from hybrid_backbones.visualize.images import list_images, read_image
+from hybrid_backbones.visualize.images import list_images, map_stride, read_image
 
 
 def test_a_failed_picture_leaves_the_old_one(tmp_path: Path) -> None:
@@ -58,3 +58,10 @@ def test_folders_of_images(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b'')
     assert list_images(tmp_path) == [tmp_path / 'b.JPG', tmp_path / 'below' / 'a.png']
     assert list_images(tmp_path / 'b.JPG') == [tmp_path / 'b.JPG']
+
+
+@pytest.mark.parametrize(
+    ('size', 'grid', 'stride'), [((92, 117), (23, 30), 4), ((92, 117), (2, 3), 32), ((5, 3), (1, 1), 4)]
+)
+def test_stride_of_a_map(size: tuple[int, int], grid: tuple[int, int], stride: int) -> None:
+    assert map_stride(size, grid) == stride

@@ -57,6 +57,8 @@ def test_wrong_requests(model: tuple[Path, Path], shapes: Path, tmp_path: Path) 
     config, checkpoint = model
     with pytest.raises(FileNotFoundError, match=r'no checkpoint absent\.pth'):
         save_predictions(config, 'absent.pth', tmp_path / 'out')
+    with pytest.raises(ValueError, match='num_images=0'):
+        save_predictions(config, checkpoint, tmp_path / 'out', num_images=0)
     with pytest.raises(FileNotFoundError, match='no images in'):
         save_predictions(config, checkpoint, tmp_path / 'out', images=tmp_path)
     with pytest.raises(DataError, match='missing or incomplete'):
