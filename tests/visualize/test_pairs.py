@@ -1,83 +1,15 @@
-"""Pictures of runs: what they read, and that the right pixels are coloured."""
+"""Truth beside predictions: what is read of the samples, and that the right pixels are coloured."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData, PixelData
+from visualize.pictures import colour_share, pixels
 
-from hybrid_backbones.visualize import (
-    Panel,
-    _panels,
-    draw_curves,
-    draw_pairs,
-    final_metrics,
-    find_run,
-    read_scalars,
-)
-
-PACE = dict(data_time=0.0, time=1.0)
-RECORDS = [
-    dict(lr=0.1, base_lr=0.1, grad_norm=3.0, loss=2.0, loss_mask=0.5, acc=50.0, iter=1, step=1, **PACE),
-    dict(lr=0.1, base_lr=0.1, grad_norm=3.0, loss=1.0, loss_mask=0.2, acc=60.0, iter=2, step=2, **PACE),
-    {'coco/bbox_mAP': 0.25, 'coco/bbox_mAP_50': 0.5, 'coco/bbox_mAP_l': 0.1, 'step': 2, **PACE},
-    {'coco/bbox_mAP': 0.35, 'coco/bbox_mAP_50': 0.6, 'coco/bbox_mAP_l': 0.2, 'step': 4, **PACE},
-]
-
-
-@pytest.fixture
-def scalars(tmp_path: Path) -> Path:
-    path = tmp_path / 'run' / '20260101_000000' / 'vis_data' / 'scalars.json'
-    path.parent.mkdir(parents=True)
-    path.write_text('\n'.join(json.dumps(record) for record in RECORDS))
-    return path
-
-
-def pixels(path: Path) -> np.ndarray:
-    import mmcv
-
-    return mmcv.imread(str(path), channel_order='rgb')
-
-
-def colour_share(picture: np.ndarray, colour: tuple[int, int, int]) -> float:
-    return float((np.abs(picture.astype(int) - colour).max(-1) <= 3).mean())
-
-
-def test_scalars_are_sorted_into_losses_and_metrics(scalars: Path) -> None:
-    losses, metrics = read_scalars(scalars)
-    assert {name: curve.tolist() for name, curve in losses.items()} == {
-        'loss': [[1, 2.0], [2, 1.0]],
-        'loss_mask': [[1, 0.5], [2, 0.2]],
-    }
-    assert set(metrics) == {'coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/bbox_mAP_l'}
-    assert final_metrics(scalars) == {'coco/bbox_mAP': 0.35, 'coco/bbox_mAP_50': 0.6, 'coco/bbox_mAP_l': 0.2}
-
-
-def test_curves_are_drawn(scalars: Path, tmp_path: Path) -> None:
-    picture = pixels(draw_curves(scalars, tmp_path / 'new' / 'curves.png'))
-    half = picture.shape[1] // 2
-    for side in (picture[:, :half], picture[:, half:]):
-        assert colour_share(side, (31, 119, 180)) > 1e-4, 'first line of either side, in Matplotlib blue'
-
-
-def test_run_without_validation_is_drawn(scalars: Path, tmp_path: Path) -> None:
-    scalars.write_text('\n'.join(json.dumps(record) for record in RECORDS[:2]))
-    assert draw_curves(scalars, tmp_path / 'curves.png').is_file()
-    assert final_metrics(scalars) == {}
-
-
-def test_newest_run_is_found(scalars: Path) -> None:
-    work_dir = scalars.parents[2]
-    with pytest.raises(FileNotFoundError, match='no finished run'):
-        find_run(work_dir)
-    torch.save({}, work_dir / 'iter_2.pth')
-    run = find_run(work_dir)
-    assert (run.scalars, run.config) == (scalars, scalars.with_name('config.py'))
-    assert run.checkpoint.name == 'iter_2.pth'
-    with pytest.raises(FileNotFoundError, match='nowhere'):
-        find_run(work_dir / 'nowhere')
+from hybrid_backbones.visualize import Panel, draw_pairs
+from hybrid_backbones.visualize.pairs import _panels
 
 
 def test_pairs_show_masks_boxes_and_label_maps(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
-"""Pictures of a run: predictions beside the truth, and curves of the losses and metrics. Works for mmdet and mmseg."""
+"""Predictions beside the truth, many images in one picture, for mmdet and mmseg."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,24 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .engine.checkpoint import latest_checkpoint
+from .figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Bookkeeping that the log carries beside losses and metrics.
-_NO_CURVE = ('base_lr', 'lr', 'data_time', 'time', 'grad_norm', 'memory', 'iter', 'epoch', 'step')
 _CROWD_COLOUR = (255, 255, 255)
-
-
-@dataclass
-class Run:
-    """What a training run left in its work directory."""
-
-    config: Path
-    scalars: Path
-    checkpoint: Path
 
 
 @dataclass
@@ -43,67 +31,6 @@ class Panel:
     masks: np.ndarray | None = None
     crowds: np.ndarray | None = None
     classes_map: np.ndarray | None = None
-
-
-def find_run(work_dir: str | Path) -> Run:
-    """The newest run in a work directory.
-
-    Raises:
-        FileNotFoundError: No run, or no checkpoint that can be read.
-    """
-    logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
-    checkpoint = latest_checkpoint(work_dir) if logs else None
-    if checkpoint is None:
-        raise FileNotFoundError(f'no finished run in {work_dir}: expected TIME/vis_data/scalars.json and a checkpoint')
-    return Run(config=logs[-1].with_name('config.py'), scalars=logs[-1], checkpoint=checkpoint)
-
-
-def read_scalars(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Curves of MMEngine's `scalars.json`: (losses, metrics), each name -> (K, 2) of step and value."""
-    losses: dict[str, list] = {}
-    metrics: dict[str, list] = {}
-    for line in Path(path).read_text(encoding='utf-8').splitlines():
-        record = json.loads(line)
-        # Only records of training carry a learning rate.
-        curves = losses if 'lr' in record else metrics
-        for name, value in record.items():
-            wanted = name not in _NO_CURVE and ('loss' in name or curves is metrics)
-            if wanted and isinstance(value, (int, float)):
-                curves.setdefault(name, []).append((record['step'], value))
-    return ({k: np.array(v, float) for k, v in curves.items()} for curves in (losses, metrics))
-
-
-def final_metrics(path: str | Path) -> dict[str, float]:
-    """The last value of every metric of a `scalars.json`."""
-    _, metrics = read_scalars(path)
-    return {name: float(curve[-1, 1]) for name, curve in metrics.items()}
-
-
-def draw_curves(scalars: str | Path, out: str | Path) -> Path:
-    """Losses on the left, metrics of the validations on the right, over the iterations; written to the PNG `out`."""
-    losses, metrics = read_scalars(scalars)
-    figure = _figure(11, 4)
-    left, right = figure.subplots(1, 2)
-    for name, curve in sorted(losses.items(), key=lambda item: item[0] != 'loss'):
-        total = name == 'loss'
-        left.plot(*curve.T, label=name, color='black' if total else None, lw=2 if total else 1)
-    left.set(title='training loss', xlabel='iteration', ylim=(0, None))
-    for name in _main_metrics(metrics):
-        right.plot(*metrics[name].T, marker='o', label=name.removeprefix('coco/'))
-    right.set(title='validation', xlabel='iteration')
-    right.set_ylim(0, 1 if all(curve[:, 1].max() <= 1 for curve in metrics.values()) else 100)
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.spines[['top', 'right']].set_visible(False)
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=8)
-    return _save(figure, out)
-
-
-def _main_metrics(metrics: dict[str, np.ndarray]) -> list[str]:
-    """AP and AP50 of COCO or mIoU and accuracies of mmseg, where there are any; else everything."""
-    endings = ('_mAP', '_mAP_50', 'mIoU', 'aAcc', 'mAcc')
-    return [name for name in metrics if name.endswith(endings)] or list(metrics)
 
 
 def draw_predictions(
@@ -133,7 +60,7 @@ def draw_pairs(
     columns = 2 * min(len(pairs), 2)
     height, width = pairs[0][0].image.shape[:2]
     cell = 2.6
-    figure = _figure(cell * columns, cell * rows * height / width + 0.7)
+    figure = new_figure(cell * columns, cell * rows * height / width + 0.7)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -144,7 +71,7 @@ def draw_pairs(
             if i < 2:
                 axes.set_title(title, fontsize=10)
     _legend(figure, pairs, classes, palette)
-    return _save(figure, out)
+    return save_figure(figure, out)
 
 
 def _legend(figure: 'Figure', pairs: Sequence[tuple[Panel, Panel]], classes: Sequence, palette: Sequence) -> None:
@@ -245,17 +172,3 @@ def _masks(instances: Any) -> np.ndarray | None:
     if hasattr(masks, 'to_ndarray'):
         masks = masks.to_ndarray()
     return np.asarray(masks, bool)
-
-
-def _figure(width: float, height: float) -> 'Figure':
-    # Not through pyplot: no display is needed, and no global state is touched.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout='constrained')
-
-
-def _save(figure: 'Figure', out: str | Path) -> Path:
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=130)
-    return out
