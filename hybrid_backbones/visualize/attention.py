@@ -53,8 +53,9 @@ def draw_attention(
     # The image has a column of its own. A row of gated layers holds two heads of three pictures.
     columns = min(_A_ROW, len(panels))
     rows = -(-len(panels) // columns)
-    cell = 2.4 if height <= width else 2.4 * (width / height) ** 0.5
-    figure = new_figure(cell * (columns + 1), rows * (cell * height / width + 0.25) + 0.3)
+    # Wide enough for its title.
+    cell = 2.4 if height <= width else max(1.6, 2.4 * (width / height) ** 0.5)
+    figure = new_figure(cell * (columns + 1), rows * (cell * height / width + 0.4) + 0.3)
     grid = figure.subplots(rows, columns + 1, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -76,12 +77,12 @@ def _panels(found: AttentionMap) -> list[tuple[str, np.ndarray]]:
     """Title and weights (H, W) of every picture."""
     panels = []
     for head, weights in enumerate(found.weights):
-        for kind, part in found.parts.items():
-            panels.append((f'head {head}, {kind}', part[head].numpy()))
-        title = f'head {head}'
+        kinds = [(kind, part[head]) for kind, part in found.parts.items()]
+        mixed = ''
         if found.gate is not None:
-            title += f', {found.gate[head]:.0%} position'
+            mixed = f'{found.gate[head]:.0%} position'
         elif found.special.shape[1]:
-            title += f', {found.special[head].sum():.1%} on class token'
-        panels.append((title, weights.numpy()))
-    return [(f'{title}, up to {weights.max():.2g}', weights) for title, weights in panels]
+            mixed = f'{found.special[head].sum():.1%} on class token'
+        for kind, part in (*kinds, (mixed, weights)):
+            panels.append((f'head {head}, up to {part.max():.2g}\n{kind}'.rstrip(), part.numpy()))
+    return panels

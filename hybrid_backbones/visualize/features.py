@@ -57,7 +57,8 @@ def draw_features(
     ]
     height, width = picture.shape[:2]
     columns = len(maps) + 1
-    cell = 3.0 if height <= width else 3.0 * (width / height) ** 0.5
+    # Wide enough for its title.
+    cell = 3.0 if height <= width else max(1.7, 3.0 * (width / height) ** 0.5)
     figure = new_figure(cell * columns, 2 * (cell * height / width + 0.35) + 0.4)
     grid = figure.subplots(2, columns, squeeze=False)
     show_map(grid[0, 0], picture, picture.shape, f'image\n{width} x {height} pixels')

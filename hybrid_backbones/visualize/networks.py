@@ -15,7 +15,7 @@ from ..backbones import PyramidBackbone
 from ..checkpoints import load_pretrained
 from ..checkpoints.reading import read_state_dict
 from ..engine.model_checks import check_state_dict
-from ..registry import _find, list_backbones
+from ..registry import _find, create_backbone, list_backbones
 
 # ImageNet's, in RGB from 0 to 255.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -55,10 +55,13 @@ def load_network(
         FileNotFoundError: No such config.
         CheckpointError: The checkpoint is damaged or of another architecture.
     """
-    if name.endswith('.py'):
-        backbone, normalisation = _of_config(Path(name), checkpoint, options or {})
-    else:
-        backbone, normalisation = _by_name(name, checkpoint, options or {}), {}
+    # Untrained networks are the same in every picture, and nobody else's random numbers change.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if name.endswith('.py'):
+            backbone, normalisation = _of_config(Path(name), checkpoint, options or {})
+        else:
+            backbone, normalisation = _by_name(name, checkpoint, options or {}), {}
     backbone.eval().requires_grad_(False)
     return Network(title or Path(name).stem, backbone, **normalisation)
 
@@ -88,8 +91,6 @@ def takes(name: str, option: str) -> bool:
 
 
 def _by_name(name: str, checkpoint: str | Path | None, options: dict[str, Any]) -> nn.Module:
-    from ..registry import create_backbone
-
     class_of(name)
     _check_options(name, options)
     return create_backbone(name, checkpoint, **options)

@@ -44,13 +44,13 @@ def test_titles_say_what_the_map_cannot_show() -> None:
     weights = torch.full((1, 2, 2), 0.2)
     found = AttentionMap('attn', None, torch.full((1, 1), 0.2), weights, torch.zeros(5, 1, 3), {}, None)
     ((title, drawn),) = _panels(found)
-    assert title == 'head 0, 20.0% on class token, up to 0.2' and drawn.tolist() == weights[0].tolist()
+    assert title == 'head 0, up to 0.2\n20.0% on class token' and drawn.tolist() == weights[0].tolist()
     parts = dict(content=weights, position=weights / 2)
     found = AttentionMap('attn', (0, 0), torch.zeros(1, 0), weights, torch.zeros(4, 1, 3), parts, torch.tensor([0.75]))
-    assert [title.split(', up')[0] for title, _ in _panels(found)] == [
-        'head 0, content',
-        'head 0, position',
-        'head 0, 75% position',
+    assert [title for title, _ in _panels(found)] == [
+        'head 0, up to 0.2\ncontent',
+        'head 0, up to 0.1\nposition',
+        'head 0, up to 0.2\n75% position',
     ]
 
 

@@ -87,6 +87,16 @@ def test_networks_of_configs_bring_their_normalisation_and_weights(tmp_path: Pat
     assert network.input_of(np.array([[[7, 8, 9]]], np.uint8)).flatten().tolist() == [4, 3, 2]
 
 
+def test_untrained_networks_are_always_the_same() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = load_network('conv2former_t', options=TINY).backbone.state_dict()
+    assert torch.equal(torch.rand(1), expected), 'the random numbers of others stay'
+    second = load_network('conv2former_t', options=TINY).backbone.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_wrong_requests(photo: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out.png'
     with pytest.raises(FileNotFoundError, match=r'no image absent\.jpg'):
