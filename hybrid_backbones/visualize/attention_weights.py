@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..backbones import botnet, ceit, coatnet, convit, cvt, moat, vit
 from ..layers import transformer
-from ..registry import _BACKBONES
+from ..registry import find_backbone, list_backbones
 from .images import map_stride
 
 FAMILIES = (botnet.BoTNet, ceit.CeiT, coatnet.CoAtNet, convit.ConViT, cvt.CvT, moat.MOAT, vit.ViT)
@@ -127,7 +127,7 @@ def attention_layers(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     """
     layers = [(name, module) for name, module in backbone.named_modules() if _reader(module)]
     if not layers:
-        having = {cls.__name__: [n for n, (other, _) in _BACKBONES.items() if other is cls] for cls in FAMILIES}
+        having = {cls.__name__: [n for n in list_backbones() if find_backbone(n)[0] is cls] for cls in FAMILIES}
         listed = '; '.join(f'{family} ({", ".join(names)})' for family, names in having.items())
         raise ValueError(f'{type(backbone).__name__} has no attention layer here. Networks with attention: {listed}')
     return layers

@@ -2,7 +2,6 @@
 
 import inspect
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ..backbones import PyramidBackbone
 from ..checkpoints import load_pretrained
 from ..checkpoints.reading import read_state_dict
 from ..engine.model_checks import check_state_dict
-from ..registry import _find, create_backbone, list_backbones
+from ..registry import create_backbone, find_backbone
 
 # ImageNet's, in RGB from 0 to 255.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -61,7 +60,8 @@ def load_network(
         if name.endswith('.py'):
             backbone, normalisation = _of_config(Path(name), checkpoint, options or {})
         else:
-            backbone, normalisation = _by_name(name, checkpoint, options or {}), {}
+            backbone = _by_name(name, checkpoint, options or {})
+            normalisation = dict(mean=backbone.image_mean, std=backbone.image_std)
     backbone.eval().requires_grad_(False)
     return Network(title or Path(name).stem, backbone, **normalisation)
 
@@ -77,12 +77,7 @@ def class_of(name: str) -> type[nn.Module]:
         cfg = _read_config(Path(name))
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
             return MODELS.get(cfg.model.backbone.type)
-    names = list_backbones()
-    if name not in names:
-        near = get_close_matches(name, names, n=4, cutoff=0.4)
-        hint = f'did you mean {", ".join(near)}?' if near else f'choose one of {", ".join(names)}'
-        raise ValueError(f'unknown backbone {name!r}; {hint} Or give a config file, NAME.py')
-    return _find(name)[0]
+    return find_backbone(name)[0]
 
 
 def takes(name: str, option: str) -> bool:

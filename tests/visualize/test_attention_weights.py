@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hybrid_backbones import create_backbone, list_backbones
 from hybrid_backbones.backbones import botnet, cvt
-from hybrid_backbones.registry import _find
+from hybrid_backbones.registry import find_backbone
 from hybrid_backbones.visualize.attention_weights import FAMILIES, AttentionMap, attention_layers, attention_of
 
 # With windows, the blocks 0 and 3 of six have them.
@@ -183,12 +183,12 @@ def test_out_of_range(network: nn.Module) -> None:
 
 
 def test_every_family_has_attention_or_says_who_has() -> None:
-    for name in {_find(name)[0]: name for name in list_backbones()}.values():
+    for name in {find_backbone(name)[0]: name for name in list_backbones()}.values():
         with torch.device('meta'):
             network = create_backbone(name)
         if isinstance(network, FAMILIES):
             assert attention_layers(network), name
         else:
-            expected = rf'^{type(network).__name__} has no attention layer.* BoTNet \(botnet_50.*CvT \(cvt_13'
+            expected = rf'^{type(network).__name__} has no attention layer.* BoTNet \(botnet_101.*CvT \(cvt_13'
             with pytest.raises(ValueError, match=expected):
                 attention_layers(network)
