@@ -30,6 +30,7 @@ def test_losses_are_finite(tmp_path, shapes, text, precision):
     config.write_text(text)
     by_epoch = text is DETECTOR
     options = {'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False}
+    options['visualizer.name'] = str(tmp_path)  # or else the next run in this process gets this one's, with its folder
     options |= {'train_cfg.max_epochs': 1} if by_epoch else {'train_cfg.max_iters': 4}
     kinds = set()
 
