@@ -224,7 +224,7 @@ class TimmPyramid(PyramidBackbone):
             return state
         try:
             return convert(state, without_weights(self.name, self.options))
-        except (AttributeError, KeyError):
+        except (AttributeError, KeyError, RuntimeError):
             return state  # of another network; what is known here and what is not goes into the error
 
     def maps(self, x: Tensor) -> list[Tensor]:

@@ -145,12 +145,13 @@ def convert(source: str | Path) -> tuple[State, Match]:
 
 def _candidates(state: State) -> list[str]:
     """Variants of the classes whose keys are most like the file's, numbers apart: few are worth building all."""
-    names: dict[type, list[str]] = {}
+    names: dict[type | str, list[str]] = {}
     for name in list_backbones():
-        names.setdefault(find_backbone(name)[0], []).append(name)
-    shares = {cls: _share_of_known_keys(state, variants[0]) for cls, variants in names.items()}
+        # Networks of timm have one class here, and keys of their own.
+        names.setdefault(name if name.startswith('timm_') else find_backbone(name)[0], []).append(name)
+    shares = {kind: _share_of_known_keys(state, variants[0]) for kind, variants in names.items()}
     limit = max(_LIKENESS / 100, max(shares.values()) - 0.1)
-    return [name for cls, variants in names.items() if shares[cls] >= limit for name in variants]
+    return [name for kind, variants in names.items() if shares[kind] >= limit for name in variants]
 
 
 def _share_of_known_keys(state: State, name: str) -> float:

@@ -125,8 +125,9 @@ def test_optimizer_of_sgd_configs():
 
 
 def test_layer_decay_is_that_of_our_configs():
-    # RepLKNet's authors use none, isotropic Conv2Former's blocks are 18 layers, and HorNet's recipe is its authors'.
-    others = ('replknet', 'conv2former_i', 'hornet')
+    # RepLKNet's authors use none, isotropic Conv2Former's blocks are 18 layers, and the recipes of HorNet and of timm's
+    # networks are their authors'.
+    others = ('replknet', 'conv2former_i', 'hornet', 'timm_')
     for name in CONFIGS:
         backbone = backbone_of(name)
         given = re.search(r'paramwise_cfg=(dict\(.*?\))', (FOLDER / f'{name}.py').read_text())
