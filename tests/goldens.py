@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 RULES = {
     'fan_in': lambda n: n / math.sqrt(np.prod(n.shape[1:])),
@@ -56,6 +56,14 @@ class Golden:
         """Compare the first 64 logits of the one image."""
         assert list(logits.shape) == [1, 1000]
         self._compare('logits', logits[0, :64], 'logits64')
+
+    def check_parameters(self, classifier: nn.Module, detector: nn.Module, head: tuple[str, ...]) -> None:
+        """Compare names, shapes and numbers of a classifier; a detector's trunk is that without what `head` begins."""
+        shapes = {key: torch.Size(shape) for key, shape, _ in self.meta['state_dict']}
+        assert {key: value.shape for key, value in classifier.state_dict().items()} == shapes
+        assert sum(p.numel() for p in classifier.parameters()) == self.meta['num_parameters']
+        ours = {key for key in detector.state_dict() if not key.startswith(detector.added)}
+        assert ours == {key for key in shapes if not key.startswith(head)}
 
     def _compare(self, name: str, values: Tensor, key: str) -> None:
         tolerance = max(2e-5, 4 * self.meta['outputs'][name]['fp32_vs_fp64_max_abs_diff'])

@@ -129,7 +129,6 @@ class LayerWiseClassAttention(nn.Module):
         self.attn = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=EPS)
         self.feedforward = MLP(dim, ratio=4)
-        self.drop_path = DropPath()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.attn(self.norm1(x), (1, x.shape[1]))[:, -1:]

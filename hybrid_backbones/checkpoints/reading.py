@@ -21,6 +21,9 @@ HARMLESS = [argparse.Namespace]
 # Where files nest their weights. Averaged ones come first, as in timm: they are what the papers report.
 NESTS = ('model_ema', 'model', 'state_dict', 'module')
 
+# Files of that name are of many networks.
+SHARED_NAMES = ('model.safetensors', 'pytorch_model.bin')
+
 # What wrappers put in front of every key: DistributedDataParallel, torch.compile.
 WRAPPERS = ('module.', '_orig_mod.')
 
@@ -61,10 +64,17 @@ def _local(source: str) -> Path:
         return locate(source.removeprefix(SCHEME))
     if urlparse(source).scheme not in ('http', 'https'):
         return Path(source.removeprefix('file://')).expanduser()
-    path = cache_folder() / Path(urlparse(source).path).name
+    path = cache_folder() / _cached_name(source)
     if not path.exists():
         download(source, path)
     return path
+
+
+def _cached_name(url: str) -> str:
+    """The file's own name, as torch.hub has it; all of it for those that every repository of a hub uses."""
+    path = urlparse(url).path.strip('/')
+    name = path.rpartition('/')[2]
+    return path.replace('/', '--') if name in SHARED_NAMES else name
 
 
 def _read(path: Path) -> Any:

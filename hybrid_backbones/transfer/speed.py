@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import create_backbone, list_backbones
-from .plain import FAMILIES, lay_out_in_full
+from .as_published import FAMILIES, lay_out_in_full
 
 MEMORY_FORMATS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
 # A CPU's allocator has all its pages after three runs.

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from ..backbones import PyramidBackbone
 from ..checkpoints import load_pretrained
 from ..checkpoints.reading import read_state_dict
+from ..engine.config import read_config
 from ..engine.model_checks import check_state_dict
 from ..registry import create_backbone, find_backbone
-
-# ImageNet's, in RGB from 0 to 255.
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @dataclass
@@ -26,8 +25,8 @@ class Network:
 
     title: str
     backbone: nn.Module
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
+    mean: tuple[float, ...] = PyramidBackbone.image_mean
+    std: tuple[float, ...] = PyramidBackbone.image_std
     bgr: bool = False
 
     def input_of(self, image: np.ndarray) -> Tensor:
@@ -114,12 +113,8 @@ def _of_config(path: Path, checkpoint: str | Path | None, options: dict[str, Any
     return backbone, normalisation
 
 
-def _read_config(path: Path) -> Any:
-    from mmengine.config import Config
-
-    if not path.is_file():
-        raise FileNotFoundError(f'no config {path}; ours are in configs/')
-    cfg = Config.fromfile(path)
+def _read_config(path: Path) -> Config:
+    cfg = read_config(path)
     if 'backbone' not in (cfg.get('model') or {}):
         raise ValueError(f'{path} has no model.backbone to look into')
     return cfg

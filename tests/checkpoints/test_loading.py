@@ -88,6 +88,20 @@ def test_a_url_is_downloaded_once(tmp_path, official, monkeypatch):
         build(checkpoint=missing)
 
 
+def test_files_of_one_name_in_two_repositories_are_two_files(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    for number, repository in enumerate(('first', 'second')):
+        (tmp_path / 'site' / repository).mkdir(parents=True)
+        save_file({'weight': torch.full((1,), float(number))}, tmp_path / 'site' / repository / 'model.safetensors')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / 'site'))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        site = f'http://127.0.0.1:{server.server_port}'
+        values = [read_state_dict(f'{site}/{name}/model.safetensors')[0]['weight'] for name in ('first', 'second')]
+        server.shutdown()
+    assert torch.cat(values).tolist() == [0, 1]
+
+
 def test_the_report_counts_what_matched(tmp_path, official):
     torch.save({'model': official}, tmp_path / 'file.pth')
     network = build()
