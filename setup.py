@@ -25,6 +25,8 @@ EXTRAS = {
     # For those who have no mmcv: the same Python code without compiled operators, which hybrid_backbones.compat
     # provides. 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a config.
     'lite': ['mmcv-lite>=2.0.1,<2.2'],
+    # tools/transfer.py: tables of results, pages and spec files.
+    'transfer': ['filelock', 'jsonschema>=4', 'plotly>=6', 'pyyaml'],
     'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6'],
 }
 
@@ -37,7 +39,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['hybrid_backbones', 'hybrid_backbones.*']),
-    package_data={'hybrid_backbones': ['checkpoints/published.json']},
+    package_data={'hybrid_backbones': ['checkpoints/published.json', 'transfer/rows.schema.json']},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )
