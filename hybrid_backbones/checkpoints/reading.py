@@ -46,7 +46,7 @@ def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
     Raises:
         CheckpointError: No such file, a damaged one, or one that holds code or no tensors.
     """
-    path = _local(str(source))
+    path = local_file(str(source))
     content, nest = _unnest(_read(path))
     state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not state:
@@ -58,7 +58,7 @@ def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
     return state, nest
 
 
-def _local(source: str) -> Path:
+def local_file(source: str) -> Path:
     """Path of `source`, downloaded first where it is a URL: complete or not at all."""
     if source.startswith(SCHEME):
         return locate(source.removeprefix(SCHEME))

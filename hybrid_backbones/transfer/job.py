@@ -1,0 +1,149 @@
+"""One job in a process of its own: `python -m hybrid_backbones.transfer.job FOLDER` does `FOLDER/job.json`.
+
+It leaves `FOLDER/outcome.json`: what it adds to a row, or the error that ended it.
+"""
+
+import json
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.runner import Runner
+
+from ..engine.run import test, train
+from ..registry import find_backbone
+from ..visualize.runs import read_work_dir
+from .spec import Job
+
+FILE = 'job.json'
+OUTCOME = 'outcome.json'
+WORK_DIR = 'work'
+# Of COCO's metrics as MMEngine logs them: coco/segm_mAP_50.
+_TASKS = {'bbox': 'box', 'segm': 'mask'}
+_KINDS = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'AP_S', 'mAP_m': 'AP_M', 'mAP_l': 'AP_L'}
+_SEGMENTATION = ('mIoU', 'aAcc', 'mAcc')
+# Points of a curve in a row; a long run logs thousands.
+_POINTS = 200
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    _end_with_parent()
+    job = Job.from_json((folder / FILE).read_text())
+    try:
+        outcome = (_run if job.record == 'run' else _profile)(job, folder)
+    except Exception as error:
+        traceback.print_exc()
+        outcome = dict(error=f'{type(error).__name__}: {error}')
+    partial = folder / f'{OUTCOME}.tmp'
+    partial.write_text(json.dumps(outcome))
+    partial.replace(folder / OUTCOME)
+    sys.exit('error' in outcome)
+
+
+def _end_with_parent() -> None:
+    """A job whose supervisor was killed would train on beside the one that takes its place."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run(job: Job, folder: Path) -> dict[str, Any]:
+    """Train, evaluate, and collect what the run left."""
+    identity, task = job.identity, job.task
+    runner = train(
+        task['config'],
+        work_dir=str(folder / WORK_DIR),
+        data_root=task['data_root'],
+        amp=None if task['precision'] == 'fp32' else task['precision'],
+        resume='auto',
+        options={**task['options'], 'randomness.seed': identity['seed']},
+        backbone=identity['backbone'],
+        backbone_options=identity['options'] | (_frozen(job) if identity['frozen'] else {}),
+        checkpoint=task['checkpoint'],
+    )
+    losses, metrics = read_work_dir(folder / WORK_DIR)
+    values = {name: curve for key, curve in metrics.items() if (name := metric_name(key))}
+    final = {name: percent(name, curve[-1, 1]) for name, curve in values.items()}
+    if task['multi_scale']:
+        final |= _multi_scale(runner, folder)
+    if identity['tier'] != 'full':
+        _drop_weights(folder)
+    curves = {'loss': _thin(losses['loss'])} | {
+        name: [[step, percent(name, value)] for step, value in _thin(curve)] for name, curve in values.items()
+    }
+    return dict(
+        weights=_weights(runner, task['checkpoint']),
+        metrics={name: value for name, value in final.items() if value is not None},
+        curves={name: [p for p in curve if p[1] is not None] for name, curve in curves.items()},
+    )
+
+
+def _frozen(job: Job) -> dict[str, Any]:
+    """Options that leave the whole backbone as it is."""
+    cls, defaults = find_backbone(job.identity['backbone'])
+    with torch.device('meta'):
+        stages = cls(**defaults | job.identity['options']).num_stages
+    return dict(frozen_stages=stages, norm_eval=True)
+
+
+def metric_name(logged: str) -> str | None:
+    """Our name of a metric that mmdet or mmseg logs, None for those that rows do not have: coco/bbox_mAP is box_AP."""
+    if logged in _SEGMENTATION:
+        return logged
+    task, _, kind = logged.rpartition('/')[2].partition('_')
+    return f'{_TASKS[task]}_{_KINDS[kind]}' if task in _TASKS and kind in _KINDS else None
+
+
+def percent(name: str, value: float) -> float | None:
+    """A logged value in percent; None where there is none: COCO has -1 for sizes without objects."""
+    if not math.isfinite(value) or value < 0:
+        return None
+    return round(float(value) * (100 if '_AP' in name else 1), 4)
+
+
+def _multi_scale(runner: Runner, folder: Path) -> dict[str, float | None]:
+    config = Path(runner.work_dir) / Path(runner.cfg.filename).name
+    logged = test(
+        str(config), runner.message_hub.get_info('last_ckpt'), work_dir=str(folder / 'multi_scale'), tta=True
+    )
+    return {f'{name}_ms': percent(name, logged[name]) for name in _SEGMENTATION}
+
+
+def _weights(runner: Runner, checkpoint: str | None) -> dict[str, Any] | None:
+    if checkpoint is None:
+        return None
+    report = runner.model.backbone.load_report
+    return dict(file=Path(checkpoint).name, loaded=report.matched / report.total)
+
+
+def _drop_weights(folder: Path) -> None:
+    for file in (folder / WORK_DIR).glob('*.pth'):
+        file.unlink()
+
+
+def _thin(curve: np.ndarray) -> list[list[float]]:
+    """At most `_POINTS` of a curve's points, first and last among them."""
+    kept: Iterable[int] = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _POINTS)).round().astype(int))
+    return [[int(curve[i, 0]), round(float(curve[i, 1]), 6)] for i in kept]
+
+
+def _profile(job: Job, folder: Path) -> dict[str, Any]:
+    raise NotImplementedError
+
+
+if __name__ == '__main__':
+    main()
