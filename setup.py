@@ -37,7 +37,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['hybrid_backbones', 'hybrid_backbones.*']),
-    package_data={'hybrid_backbones': ['checkpoints/published.json']},
+    package_data={'hybrid_backbones': ['checkpoints/published.json', 'transfer/quoted.json']},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )
