@@ -27,6 +27,9 @@ EXTRAS = {
     'lite': ['mmcv-lite>=2.0.1,<2.2'],
     # tools/transfer.py: tables of results, pages and spec files.
     'transfer': ['filelock', 'jsonschema>=4', 'plotly>=6', 'pyyaml'],
+    # Sweeps on clusters.
+    'ray': ['ray>=2.9'],
+    'slurm': ['submitit>=1.5'],
     'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6'],
 }
 
@@ -39,7 +42,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['hybrid_backbones', 'hybrid_backbones.*']),
-    package_data={'hybrid_backbones': ['checkpoints/published.json', 'transfer/rows.schema.json']},
+    package_data={'hybrid_backbones': ['**/*.json']},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

@@ -237,7 +237,7 @@ class PyramidBackbone(BaseModule):
             CheckpointError: The file is damaged, or of another architecture.
         """
         if self.init_cfg and self.init_cfg['type'] == 'Pretrained':
-            load_pretrained(self, self.init_cfg['checkpoint'])
+            self.load_report = load_pretrained(self, self.init_cfg['checkpoint'])
         elif self.init_cfg:
             super().init_weights()
         self._is_init = True

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from ..engine.run import test, train
 from ..registry import find_backbone
 from ..visualize.runs import read_work_dir
+from .quoted import published_value
 from .spec import Job
 
 FILE = 'job.json'
@@ -85,9 +86,11 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
     curves = {'loss': _thin(losses['loss'])} | {
         name: [[step, percent(name, value)] for step, value in _thin(curve)] for name, curve in values.items()
     }
+    measured = {name: value for name, value in final.items() if value is not None}
     return dict(
         weights=_weights(runner, task['checkpoint']),
-        metrics={name: value for name, value in final.items() if value is not None},
+        metrics=measured,
+        published=_published(identity, measured),
         curves={name: [p for p in curve if p[1] is not None] for name, curve in curves.items()},
     )
 
@@ -117,9 +120,7 @@ def percent(name: str, value: float) -> float | None:
 
 def _multi_scale(runner: Runner, folder: Path) -> dict[str, float | None]:
     config = Path(runner.work_dir) / Path(runner.cfg.filename).name
-    logged = test(
-        str(config), runner.message_hub.get_info('last_ckpt'), work_dir=str(folder / 'multi_scale'), tta=True
-    )
+    logged = test(str(config), runner.message_hub.get_info('last_ckpt'), work_dir=str(folder / 'multi_scale'), tta=True)
     return {f'{name}_ms': percent(name, logged[name]) for name in _SEGMENTATION}
 
 
@@ -128,6 +129,20 @@ def _weights(runner: Runner, checkpoint: str | None) -> dict[str, Any] | None:
         return None
     report = runner.model.backbone.load_report
     return dict(file=Path(checkpoint).name, loaded=report.matched / report.total)
+
+
+def _published(identity: dict[str, Any], measured: dict[str, float]) -> dict[str, Any] | None:
+    found = published_value(*(identity[key] for key in ('backbone', 'framework', 'dataset', 'schedule')))
+    if found is None:
+        return None
+    verified = {name: value for name, value in found.metrics.items() if found.is_verified(name)}
+    return dict(
+        metrics=found.metrics,
+        source=found.source,
+        trust=found.trust,
+        schedule=found.schedule,
+        difference={name: round(measured[name] - value, 4) for name, value in verified.items() if name in measured},
+    )
 
 
 def _drop_weights(folder: Path) -> None:

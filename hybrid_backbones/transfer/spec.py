@@ -17,7 +17,6 @@ from ..engine.config import read_config
 from ..registry import find_backbone, list_backbones
 from .rows import digest, identify
 
-
 # Height and width for which papers give the cost of detectors and segmentors.
 _SIZES = {'mmdet': [800, 1280], 'mmseg': [512, 2048]}
 

@@ -15,23 +15,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from . import job as child
 from .environment import commit, environment
-from .rows import Row, append, read
+from .rows import Row, append, describe, read
 from .spec import Job
 
 JOBS = 'jobs'
 LOG = 'output.log'
 BEGUN = 'begun'
+# See :mod:`.engines`.
+Engine = Callable[..., Iterator[tuple[Job, str]]]
 # Seconds that a process has to end by itself.
 GRACE = 10
 
@@ -54,7 +58,7 @@ def execute(results: Path, job: Job, threads: int, stop: Event | None = None) ->
         stop: Ends the job when it is set.
 
     Returns:
-        `finished`, `failed`, `killed`; or `done before`, or `elsewhere` if another process is at it.
+        `finished`, `failed` or `killed`; or `done before`, or `elsewhere` if another process is at it.
     """
     folder = results / JOBS / job.id
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,3 +163,63 @@ def _row(
 
 def _now() -> str:
     return datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')
+
+
+def unfinished(results: Path, jobs: Iterable[Job]) -> list[Job]:
+    """Jobs without a finished row, in their order."""
+    finished = done(results)
+    return [job for job in jobs if job.id not in finished]
+
+
+def run_sweep(results: Path, jobs: Sequence[Job], engine: Engine, slots: int, **options: Any) -> dict[str, int]:
+    """Do what is not finished yet, and show how far it is.
+
+    Profiles come first and one at a time, that nothing else is measured with them.
+
+    Returns:
+        How many jobs ended in which way.
+
+    Raises:
+        KeyboardInterrupt: After the jobs that were running have become rows.
+    """
+    left = unfinished(results, jobs)
+    ends: Counter[str] = Counter()
+    print(f'{len(jobs)} jobs, {len(jobs) - len(left)} of them finished before; results in {results}')
+    with tqdm(total=len(left), unit='job', smoothing=0, disable=not left) as bar:
+        for record, at_once in (('profile', 1), ('run', slots)):
+            for job, end in engine(results, [job for job in left if job.record == record], at_once, **options):
+                ends[end] += 1
+                bar.update()
+                bar.set_postfix(ends)
+                bar.write(f'{end:10} {describe(asdict(job))}')
+    return dict(ends)
+
+
+def status(results: Path, jobs: Sequence[Job]) -> str:
+    """How far a sweep is, in words: counts, what is running and since when, what failed and why, time left."""
+    rows = {row['id']: row for row in read(results)}
+    states = {job.id: rows[job.id]['state'] if job.id in rows else 'waiting' for job in jobs}
+    states |= {job.id: 'running' for job in jobs if states[job.id] != 'finished' and _is_running(results, job)}
+    lines = [f'{len(jobs)} jobs: ' + ', '.join(f'{n} {state}' for state, n in Counter(states.values()).most_common())]
+    for job in jobs:
+        state, what = states[job.id], describe(asdict(job))
+        if state == 'running':
+            lines.append(f'  running since {(results / JOBS / job.id / BEGUN).read_text()}: {what}')
+        elif state in ('failed', 'killed'):
+            lines.append(f'  {state}: {what}: {rows[job.id]["reason"]}')
+    took = [rows[job.id]['seconds'] for job in jobs if states[job.id] == 'finished']
+    left = sum(state != 'finished' for state in states.values())
+    if took and left:
+        lines.append(f'about {left * sum(took) / len(took) / 60:.0f} minutes of work left, by what the finished took')
+    return '\n'.join(lines)
+
+
+def _is_running(results: Path, job: Job) -> bool:
+    folder = results / JOBS / job.id
+    if not (folder / BEGUN).exists():
+        return False
+    try:
+        FileLock(folder / 'lock').acquire(timeout=0).lock.release()
+    except Timeout:
+        return True
+    return False

@@ -1,0 +1,77 @@
+"""Many backbones in many detectors and segmentors, measured alike: run, look how far it is, report, compare.
+
+python tools/transfer.py run configs/transfer/smoke.yaml --slots 2
+python tools/transfer.py status configs/transfer/smoke.yaml
+python tools/transfer.py report work_dirs/transfer/smoke
+python tools/transfer.py check work_dirs/transfer/smoke --baseline docs/results/smoke.jsonl
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to read a config)
+from hybrid_backbones.transfer.engines import ENGINES
+from hybrid_backbones.transfer.rows import ResultsError
+from hybrid_backbones.transfer.spec import SpecError, read_spec
+from hybrid_backbones.transfer.sweep import run_sweep, status
+
+SPECS = Path(__file__).parents[1] / 'configs' / 'transfer'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True)
+    run = commands.add_parser('run', help='do what a spec asks for and is not finished yet')
+    run.add_argument('--engine', choices=list(ENGINES), default='local', help='who does the jobs')
+    run.add_argument('--slots', type=int, default=1, help='training runs at a time; profiles are alone')
+    run.add_argument('--threads', type=int, help="of a run; default: the machine's cores over the slots, on clusters 1")
+    run.add_argument(
+        '--engine-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='ray: address=...; slurm: those of submitit, such as slurm_partition=gpu gpus_per_node=1 timeout_min=600',
+    )
+    look = commands.add_parser('status', help='how far it is')
+    for command in (run, look):
+        command.add_argument('spec', nargs='?', help='what to measure, a YAML file')
+        command.add_argument('--tier', choices=[path.stem for path in SPECS.glob('*.yaml')], help='in place of a spec')
+        command.add_argument(
+            '--results', type=Path, help='results folder; default: work_dirs/transfer/NAME_OF_THE_SPEC'
+        )
+    args = parser.parse_args()
+    if args.command in ('run', 'status'):
+        if (args.spec is None) == (args.tier is None):
+            parser.error('give a spec, or --tier for one of ours')
+        args.spec = Path(args.spec) if args.spec else SPECS / f'{args.tier}.yaml'
+        args.results = args.results or Path('work_dirs') / 'transfer' / args.spec.stem
+    return args
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int | str:
+    args = parse_args()
+    try:
+        if args.command == 'status':
+            print(status(args.results, read_spec(args.spec)))
+            return 0
+        signal.signal(signal.SIGTERM, _interrupt)  # as Slurm ends jobs
+        options = dict(args.engine_options, threads=args.threads)
+        ends = run_sweep(args.results, read_spec(args.spec), ENGINES[args.engine], args.slots, **options)
+        return int(bool(ends.keys() & {'failed', 'killed'}))
+    except KeyboardInterrupt:
+        return 'interrupted: finished rows are kept, what was running is marked; the same command goes on'
+    except (FileNotFoundError, ModuleNotFoundError, ResultsError, SpecError) as error:
+        return f'{error}'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
