@@ -83,7 +83,7 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         final |= _multi_scale(runner, folder)
     if identity['tier'] != 'full':
         _drop_weights(folder)
-    curves = {'loss': _thin(losses['loss'])} | {
+    curves = {name: _thin(losses[name]) for name in ('loss',) if name in losses} | {
         name: [[step, percent(name, value)] for step, value in _thin(curve)] for name, curve in values.items()
     }
     measured = {name: value for name, value in final.items() if value is not None}
@@ -157,7 +157,45 @@ def _thin(curve: np.ndarray) -> list[list[float]]:
 
 
 def _profile(job: Job, folder: Path) -> dict[str, Any]:
-    raise NotImplementedError
+    """Cost, speed and memory of a backbone, or of the whole model that it is put into."""
+    identity, size = job.identity, tuple(job.identity['size'])
+    name, options = identity['backbone'], identity['options']
+    backbone_cost = _cost(cost.backbone_cost(name, size, **options), size)
+    if identity['framework'] is None:
+        network: str | nn.Module = create_backbone(name, **options)
+        total = backbone_cost
+    else:
+        cfg = swap_backbone(job.task['config'], name, **options)
+        cfg.merge_from_dict(job.task['options'])
+        total = _cost(cost.model_cost(cfg, size), size)
+        network = WholeModel(cfg, size)
+    settings = Settings(batch_size=identity['batch_size'], dtype=identity['precision'], **job.task['effort'])
+    measured = profile(network, size, settings)
+    found: dict[str, Any] = dict(cost=total, backbone_cost=backbone_cost)
+    found['memory'] = dict(inference_mib=measured.inference_mib, training_mib=measured.train_mib)
+    if measured.seconds:
+        found['speed'] = _speed(measured)
+    return found | (dict(error=measured.error) if measured.error else {})
+
+
+def _cost(counted: cost.Cost, size: tuple[int, int]) -> dict[str, Any]:
+    numbers = asdict(counted)
+    del numbers['by_operator']
+    return dict(numbers, size=size)
+
+
+def _speed(measured: Speed) -> dict[str, Any]:
+    return dict(
+        size=measured.size,
+        batch_size=measured.settings.batch_size,
+        median_s=measured.quantile(0.5),
+        p10_s=measured.quantile(0.1),
+        p90_s=measured.quantile(0.9),
+        images_per_s=measured.images_per_second,
+        iterations=len(measured.seconds),
+        stable=measured.stable,
+        peak_fraction=measured.share_of_peak,
+    )
 
 
 if __name__ == '__main__':

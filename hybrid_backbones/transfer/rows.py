@@ -144,7 +144,7 @@ def describe(row: Row) -> str:
     """A row's identity in a few words."""
     identity = row['identity']
     if row['record'] == 'profile':
-        parts = [f'{identity["size"][0]}x{identity["size"][1]}', f'batch {identity["batch_size"]}']
+        parts = ['profile', *filter(None, [identity['framework']]), '{}x{}'.format(*identity['size'])]
     else:
         parts = [identity[key] for key in ('framework', 'dataset', 'schedule')]
         parts += [f'seed {identity["seed"]}', *(['frozen'] if identity['frozen'] else [])]

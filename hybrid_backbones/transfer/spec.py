@@ -43,6 +43,10 @@ class Job:
     def id(self) -> str:
         return identify(self.record, self.identity)
 
+    @property
+    def precision(self) -> str:
+        return self.identity.get('precision') or self.task['precision']
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
 
@@ -119,7 +123,7 @@ def _backbone_profiles(spec: dict[str, Any]) -> Iterator[Job]:
     for size, name in product(wanted['sizes'], names):
         pair = [size, size] if isinstance(size, int) else size
         identity = dict(backbone=name, options={}, framework=None, config_sha256=None, size=pair)
-        yield Job('profile', dict(identity, batch_size=1, precision=spec.get('precision', 'fp32')))
+        yield Job('profile', dict(identity, batch_size=1, precision=_precision(spec)), dict(effort=_effort(spec)))
 
 
 def _model_profile(run: Job) -> Job:
@@ -141,7 +145,8 @@ def _runs(spec: dict[str, Any], framework: dict[str, Any], here: Path) -> Iterat
             options=options,
             checkpoint=checkpoint and str(checkpoint),
             size=framework.get('size', _SIZES[values['default_scope']]),
-            precision=spec.get('precision', 'fp32'),
+            precision=_precision(spec),
+            effort=_effort(spec),
             multi_scale=framework.get('multi_scale', False),
         )
         identity = dict(
@@ -157,6 +162,14 @@ def _runs(spec: dict[str, Any], framework: dict[str, Any], here: Path) -> Iterat
         seeds = backbone.get('seeds') or spec.get('seeds') or [0]
         for seed, frozen in product(seeds, backbone.get('frozen') or spec.get('frozen') or [False]):
             yield Job('run', dict(identity, seed=seed, frozen=frozen), task)
+
+
+def _precision(spec: dict[str, Any]) -> str:
+    return spec.get('precision', 'fp32')
+
+
+def _effort(spec: dict[str, Any]) -> dict[str, Any]:
+    return dict(iterations=20, seconds=20) | spec.get('effort', {})
 
 
 def _backbones(spec: dict[str, Any]) -> list[dict[str, Any]]:

@@ -18,13 +18,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from . import job as child
 from .environment import commit, environment
@@ -97,8 +96,8 @@ def _attempt(folder: Path, job: Job, threads: int, stop: Event) -> Row:
         return _row(job, threads, 'killed', reason, seconds)
     found = json.loads(outcome.read_text()) if outcome.exists() else {}
     if status or not found:
-        reason = found.get('error') or f'exit status {status}, see {folder / LOG}'
-        return _row(job, threads, 'failed', reason, seconds)
+        reason = found.pop('error', f'exit status {status}, see {folder / LOG}')
+        return _row(job, threads, 'failed', reason, seconds, found)  # cost is known where memory ran out
     return _row(job, threads, 'finished', None, seconds, found)
 
 
@@ -156,7 +155,7 @@ def _row(
         time=_now(),
         seconds=seconds and round(seconds, 1),
         identity=dict(job.identity, commit=commit()),
-        environment=environment(threads, job.task['precision']),
+        environment=environment(threads, job.precision),
         **found or {},
     )
 
@@ -172,7 +171,7 @@ def unfinished(results: Path, jobs: Iterable[Job]) -> list[Job]:
 
 
 def run_sweep(results: Path, jobs: Sequence[Job], engine: Engine, slots: int, **options: Any) -> dict[str, int]:
-    """Do what is not finished yet, and show how far it is.
+    """Do what is not finished yet, with a line for each job as it ends.
 
     Profiles come first and one at a time, that nothing else is measured with them.
 
@@ -184,14 +183,14 @@ def run_sweep(results: Path, jobs: Sequence[Job], engine: Engine, slots: int, **
     """
     left = unfinished(results, jobs)
     ends: Counter[str] = Counter()
-    print(f'{len(jobs)} jobs, {len(jobs) - len(left)} of them finished before; results in {results}')
-    with tqdm(total=len(left), unit='job', smoothing=0, disable=not left) as bar:
-        for record, at_once in (('profile', 1), ('run', slots)):
-            for job, end in engine(results, [job for job in left if job.record == record], at_once, **options):
-                ends[end] += 1
-                bar.update()
-                bar.set_postfix(ends)
-                bar.write(f'{end:10} {describe(asdict(job))}')
+    print(f'{len(jobs)} jobs, {len(jobs) - len(left)} of them finished before; results in {results}', flush=True)
+    start = time.monotonic()
+    for record, at_once in (('profile', 1), ('run', slots)):
+        for job, end in engine(results, [job for job in left if job.record == record], at_once, **options):
+            ends[end] += 1
+            pace = (time.monotonic() - start) / ends.total()
+            remaining = f'{timedelta(seconds=round(pace * (len(left) - ends.total())))} left'
+            print(f'{ends.total()}/{len(left)}, about {remaining}: {end} {describe(asdict(job))}', flush=True)
     return dict(ends)
 
 
