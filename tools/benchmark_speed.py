@@ -1,64 +1,97 @@
-"""Time and memory of backbones, ours and those of timm and transformers, side by side.
+"""Time and memory of backbones and whole models, side by side: docs/speed.md says how to read it.
 
-python tools/benchmark_speed.py conv2former_t timm:convnext_tiny --size 800 1344
-python tools/benchmark_speed.py cvt_13 transformers:cvt --size 800 1344 --memory-format contiguous
-python tools/benchmark_speed.py botnet_50 plain:botnet_50 --size 800 1344
+python tools/benchmark_speed.py conv2former_t timm:convnext_tiny --sizes 800x1344
+python tools/benchmark_speed.py deit_s:window_size=14 deit_s --sizes 224 512 800x1344
+python tools/benchmark_speed.py cvt_13 transformers:cvt --memory-format contiguous
+python tools/benchmark_speed.py botnet_50 plain:botnet_50 --train
+python tools/benchmark_speed.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py{+conv2former_t,}
 """
 
 import argparse
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    sides = [int(side) for side in text.split('x')]
+    if len(sides) > 2 or min(sides) < 1:
+        raise ValueError(text)
+    return sides[0], sides[-1]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # `--size 800 1344` would be two square sizes
+    )
     parser.add_argument(
         'names',
         nargs='+',
-        help='ours, timm:NAME, transformers:TYPE or plain:botnet_50; all over the last one',
+        help='ours, timm:NAME, transformers:TYPE, plain:botnet_50, CONFIG or CONFIG+OURS; all over the last one',
     )
-    parser.add_argument('--size', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
+    parser.add_argument(
+        '--sizes', type=parse_size, nargs='+', default=[(800, 1344)], metavar='HxW', help='one after the other'
+    )
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--dtype', choices=['fp32', 'bf16', 'fp16'], default='fp32', help='bf16 and fp16 by autocast')
     parser.add_argument('--memory-format', choices=['channels_last', 'contiguous'], default='channels_last')
-    parser.add_argument('--train', action='store_true', help='forward and backward instead of inference')
+    parser.add_argument('--train', action='store_true', help='time forward and backward instead of inference')
+    parser.add_argument('--no-train-memory', action='store_true', help='no training step for its peak of memory')
     parser.add_argument('--fuse', action='store_true', help='fold what folds for inference in our backbones')
+    parser.add_argument(
+        '--compile',
+        nargs='?',
+        const='inductor',
+        metavar='BACKEND',
+        help='torch.compile networks, backbone and neck of whole models; put it behind the names',
+    )
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--iterations', type=int, default=7)
+    parser.add_argument('--iterations', type=int, default=50, help='at most; fewer if medians are stable earlier')
+    parser.add_argument('--seconds', type=float, default=60, help='at most for a size, after five iterations')
+    parser.add_argument('--json', metavar='FILE', help='write a line for each row, as soon as it is measured')
     parser.add_argument('--no-mallopt', action='store_true', help="leave glibc's allocator alone (Linux CPUs)")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
+    import torch
+
     from hybrid_backbones.engine.memory import keep_freed_memory
     from hybrid_backbones.transfer.speed import compare
+    from hybrid_backbones.transfer.speed_rows import Settings, growth, table
 
     kept = not args.no_mallopt and args.device == 'cpu' and keep_freed_memory()
-    speeds = compare(
-        args.names,
-        tuple(args.size),
+    settings = Settings(
         batch_size=args.batch_size,
         dtype=args.dtype,
         memory_format=args.memory_format,
         train=args.train,
+        train_memory=not args.no_train_memory,
         fuse=args.fuse,
+        compiler=args.compile,
         device=args.device,
         iterations=args.iterations,
-        progress=lambda line: print(line, flush=True),
+        seconds=args.seconds,
     )
     mode = 'forward and backward' if args.train else 'inference'
     print(
-        f'\n{mode}, {args.batch_size}x3x{args.size[0]}x{args.size[1]}, {args.dtype}, {args.memory_format}, '
-        f'{args.device}, freed memory {"kept" if kept else "returned"}'
+        f'{mode}, batch {args.batch_size}, {args.dtype}, {args.memory_format}, {args.compile or "not compiled"}, '
+        f'{args.device}, {torch.get_num_threads()} threads, freed memory {"kept" if kept else "returned"}'
     )
-    print(f'{"network":32}{"median s":>10}{"p10":>8}{"p90":>8}{"peak MiB":>10}{"x last":>8}{"x memory":>10}')
-    last = speeds[-1]
-    for speed in speeds:
-        known = speed.peak_mib is not None
-        print(
-            f'{speed.name:32}{speed.quantile(0.5):10.3f}{speed.quantile(0.1):8.3f}{speed.quantile(0.9):8.3f}'
-            f'{speed.peak_mib if known else float("nan"):10.0f}{speed.ratio(last):8.2f}'
-            f'{speed.peak_mib / last.peak_mib if known else float("nan"):10.2f}'
-        )
+    rows = []
+    with Path(args.json).open('w') if args.json else nullcontext() as file:
+        for size in args.sizes:
+            measured = compare(args.names, size, settings, progress=lambda line: print(line, flush=True))
+            rows += measured
+            for row in measured if file else ():
+                record = row.record(measured[-1]) | dict(freed_memory_kept=kept)
+                print(json.dumps(record), file=file, flush=True)
+            print('', *table(measured), '', sep='\n', flush=True)
+    if len(args.sizes) > 1:
+        print(*growth(rows), sep='\n')
 
 
 if __name__ == '__main__':

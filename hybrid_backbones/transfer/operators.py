@@ -22,8 +22,8 @@ aten = torch.ops.aten
 # Operators of aten that neither a tag nor their schema tells to be free.
 FREE = frozenset(
     # Copies and choices of numbers.
-    """_to_copy copy copy_ cat stack repeat flip roll index index_put index_put_ index_select gather scatter scatter_
-    scatter_add scatter_add_ take masked_select masked_scatter masked_scatter_ embedding constant_pad_nd reflection_pad2d
+    """_to_copy copy copy_ cat stack repeat flip roll index _unsafe_index index_put index_put_ index_select gather scatter
+    scatter_ scatter_add scatter_add_ take masked_select masked_scatter masked_scatter_ embedding constant_pad_nd reflection_pad2d
     replication_pad2d _unsafe_view _reshape_copy pixel_shuffle pixel_unshuffle im2col col2im channel_shuffle tril triu
     unique_consecutive _unique2 nonzero where resize_ _resize_output_ set_ item _local_scalar_dense contiguous
     lift_fresh_copy detach_ as_strided_ is_same_size equal

@@ -1,201 +1,214 @@
-"""Time and memory of backbones, side by side in one process.
+"""Time and memory of backbones and of whole models, side by side in one process.
 
 Machines are shared and noisy, so only ratios of interleaved runs mean anything: every iteration runs each network once,
-and the ratio is the median of the iterations' own ratios.
+and the ratio is the median of the iterations' own ratios. Each iteration also multiplies two matrices, for the rate
+that the machine itself reaches.
+
+Iterations go on until the median of every network is stable: until its confidence interval of about 95 %, which is
+1.57 times the interquartile range over the root of the number of iterations to either side (McGill, Tukey and Larsen
+1978), is within 2 % of it, or until there are `Settings.iterations` of them or `Settings.seconds` have passed.
 """
 
-import ast
-import ctypes
-import re
-import statistics
+import gc
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..registry import create_backbone, list_backbones
-from .as_published import FAMILIES, lay_out_in_full
+from ..engine.compiling import check_compiler, compile_parts
+from .cost import count_cost
+from .machine import MatrixProduct, out_of_memory, peak_memory, timed, within_available_memory
+from .networks import create_network
+from .speed_rows import DEFAULTS, DTYPES, MEMORY_FORMATS, MIN_ITERATIONS, Settings, Speed
+from .whole_model import WholeModel, is_config
 
-MEMORY_FORMATS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
 # A CPU's allocator has all its pages after three runs.
 WARM_UP = 3
-DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds of every iteration, and the peak of memory in MiB over what was held before it (None: unknown)."""
-
-    name: str
-    seconds: tuple[float, ...]
-    peak_mib: float | None
-
-    def quantile(self, q: float) -> float:
-        """Seconds that a share `q` of the iterations stayed below, by linear interpolation."""
-        return float(torch.tensor(self.seconds, dtype=torch.float64).quantile(q))
-
-    def ratio(self, other: 'Speed') -> float:
-        """How many times longer than `other`: median over the paired iterations."""
-        return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
-
-
-class _HiddenStates(nn.Module):
-    """Maps of a network of transformers, which returns them by name and on request."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.network(x, output_hidden_states=True).hidden_states
-
-
-def _parse(name: str) -> tuple[str, dict[str, Any]]:
-    """`deit_s` and its options, of `deit_s:window_size=14,pyramid=None`.
-
-    Raises:
-        ValueError: An option without a value, or with one that is no Python literal.
-    """
-    name, *rest = name.split(':', 1)
-    options = dict(part.partition('=')[::2] for part in ','.join(rest).split(',') if part)
-    try:
-        return name, {key: ast.literal_eval(value) for key, value in options.items()}
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f'options of {name}: expected NAME=VALUE,..., got {rest[0]!r}') from error
-
-
-def _ours(name: str, fuse: bool) -> nn.Module:
-    name, options = _parse(name)
-    network = create_backbone(name, **options)
-    return network.fuse() if fuse else network
-
-
-def create_network(name: str, fuse: bool = False, size: tuple[int, int] | None = None) -> nn.Module:
-    """A backbone of ours, or timm's feature pyramid of that name (with or without `timm:` in front).
-
-    Ours take options: `deit_s:window_size=14`. `plain:NAME` is ours laid out in full, as its authors compute it, for
-    BoTNet and CeiT. `transformers:TYPE` is that library's network of a model type at its default configuration:
-    `transformers:cvt` is CvT-13. Networks of timm that serve one size are built for `size`.
-
-    Raises:
-        ValueError: None of them has it.
-    """
-    if name.split(':')[0] in list_backbones():
-        return _ours(name, fuse)
-    library, _, rest = name.partition(':')
-    if library == 'plain' and rest.split(':')[0] in [n for family in FAMILIES for n in list_backbones(f'{family}*')]:
-        return lay_out_in_full(_ours(rest, fuse=False))
-    if library == 'transformers':
-        from transformers import AutoConfig, AutoModel
-
-        return _HiddenStates(AutoModel.from_config(AutoConfig.for_model(rest)))
-    import timm
-
-    plain = name.removeprefix('timm:')
-    if plain not in timm.list_models():
-        raise ValueError(f'{name!r} is neither one of {", ".join(list_backbones())} nor a model of timm')
-    return _of_timm(plain, size)
-
-
-def _of_timm(name: str, size: tuple[int, int] | None) -> nn.Module:
-    import timm
-
-    options = dict(features_only=True, pretrained=False)
-    try:
-        return timm.create_model(name, img_size=size, **options)
-    except TypeError:  # of any size as it is
-        return timm.create_model(name, **options)
+T = TypeVar('T')
 
 
 def compare(
-    names: Sequence[str],
+    networks: Sequence[str | nn.Module],
     size: tuple[int, int],
-    batch_size: int = 1,
-    dtype: str = 'fp32',
-    memory_format: str = 'channels_last',
-    train: bool = False,
-    fuse: bool = False,
-    device: str = 'cpu',
-    iterations: int = 7,
+    settings: Settings = DEFAULTS,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Speed]:
     """Run networks in turn on one image batch.
 
+    A network for which memory runs out is left out from there on, and its row says so; the others go on.
+
     Args:
-        names: Networks, see :func:`create_network`.
+        networks: Names, see :func:`~.networks.create_network`, configs, see :class:`~.whole_model.WholeModel`, or
+            modules that take an image batch and return maps; a module's memory format and mode are changed.
         size: Height and width of the images in pixels.
-        dtype: `fp32`, or `bf16` and `fp16` by autocast.
-        memory_format: Of the input and the weights of others' networks; ours choose their own.
-        train: Forward and backward through the sum of all maps, instead of inference.
-        fuse: Fold what folds for inference in ours.
-        iterations: Timed ones, after `WARM_UP`.
+        settings: How they are run.
         progress: Called with a line per network and iteration.
+
+    Raises:
+        FileNotFoundError, ValueError: No such network or config.
+        RuntimeError: Nothing can be compiled here.
     """
-    layout = MEMORY_FORMATS[memory_format]
-    image = torch.randn(batch_size, 3, *size, device=device).contiguous(memory_format=layout)
-    steps = []
-    for name in names:
-        network = create_network(name, fuse, size).to(device, memory_format=layout).train(train)
-        steps.append(_step(network, image, DTYPES[dtype], train))
-    for i in range(WARM_UP):
-        for name, step in zip(names, steps, strict=True):
-            progress(f'warm-up {i + 1}/{WARM_UP} {name}: {_timed(step, device):.3f} s')
-    seconds: list[list[float]] = [[] for _ in names]
-    for i in range(iterations):
-        for name, step, times in zip(names, steps, seconds, strict=True):
-            times.append(_timed(step, device))
-            progress(f'{i + 1}/{iterations} {name}: {times[-1]:.3f} s')
-    peaks = [_peak(step, device) for step in steps]
-    return [Speed(n, tuple(t), p) for n, t, p in zip(names, seconds, peaks, strict=True)]
+    if settings.compiler:
+        check_compiler(settings.compiler)
+        torch.compiler.reset()  # or the second size would be compiled for any size, and the first was not
+    product = MatrixProduct(DTYPES[settings.dtype], settings.device)
+    runs = [_Run(network, size, settings) for network in networks]
+    with within_available_memory(settings.device):
+        for run in runs:
+            run.attempt('building', run.build)
+            run.attempt('inference', run.prepare)
+        fastest = _interleave(runs, product, settings, progress)
+        for run in runs:
+            run.measure_memory()
+    return [run.result(product.operations / fastest) for run in runs]
 
 
-def _step(network: nn.Module, image: Tensor, dtype: torch.dtype, train: bool) -> Callable[[], None]:
-    def autocast():
-        return nullcontext() if dtype == torch.float32 else torch.autocast(image.device.type, dtype)
-
-    def infer() -> None:
-        with torch.inference_mode(), autocast():
-            network(image)
-
-    def forward_backward() -> None:
-        with autocast():
-            maps = network(image)
-        sum(m.float().mean() for m in maps).backward()
-        network.zero_grad(set_to_none=True)
-
-    return forward_backward if train else infer
+def profile(network: str | nn.Module, size: tuple[int, int], settings: Settings = DEFAULTS) -> Speed:
+    """One network alone, as :func:`compare` does it."""
+    return compare([network], size, settings)[0]
 
 
-def _timed(step: Callable[[], None], device: str) -> float:
-    synchronize = torch.cuda.synchronize if device.startswith('cuda') else lambda: None
-    synchronize()
-    start = time.perf_counter()
-    step()
-    synchronize()
-    return time.perf_counter() - start
+def _interleave(
+    runs: 'Sequence[_Run]', product: MatrixProduct, settings: Settings, progress: Callable[[str], None]
+) -> float:
+    """Run all in turn until they are stable. Returns the least seconds of the matrix product."""
+    stage = 'training step' if settings.train else 'inference'
+    fastest = float('inf')
+    begin = time.perf_counter()
+    for i in range(-WARM_UP, settings.iterations):
+        if i == 0:
+            begin = time.perf_counter()
+        fastest = min(fastest, timed(product, settings.device))
+        for run in runs:
+            if (seconds := run.attempt(stage, run.time)) is None:
+                run.seconds.clear()  # of fewer iterations than the others have
+                continue
+            if i >= 0:
+                run.seconds.append(seconds)
+            label = f'{i + 1}' if i >= 0 else f'warm-up {i + WARM_UP + 1}/{WARM_UP}'
+            progress(f'{label} {run.name}: {seconds:.3f} s')
+        if i + 1 >= min(MIN_ITERATIONS, settings.iterations) and (
+            all(run.error or run.result().stable for run in runs) or time.perf_counter() - begin > settings.seconds
+        ):
+            break
+    return fastest
 
 
-def _peak(step: Callable[[], None], device: str) -> float | None:
-    """MiB over what was held before; on a CPU from Linux's high-water mark of resident memory, None elsewhere."""
-    if device.startswith('cuda'):
-        base = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return (torch.cuda.max_memory_allocated() - base) / 2**20
-    try:
-        ctypes.CDLL('libc.so.6').malloc_trim(0)  # what earlier runs freed must not count as held
-        Path('/proc/self/clear_refs').write_text('5')  # resets the high-water mark
-    except (OSError, AttributeError):
+class _Run:
+    """A network of a comparison on its way to its row."""
+
+    def __init__(self, network: str | nn.Module, size: tuple[int, int], settings: Settings) -> None:
+        self.network, self.size, self.settings = network, size, settings
+        self.name = network if isinstance(network, str) else type(network).__name__
+        self.seconds: list[float] = []
+        self.module: nn.Module | None = None
+        self.inputs: Any = None
+        self.macs: int | None = None
+        self.peaks: dict[str, float | None] = {}
+        self.error: str | None = None
+
+    def attempt(self, stage: str, action: Callable[[], T]) -> T | None:
+        """The action's result; None once memory has run out, with all that the network had given back."""
+        if self.error:
+            return None
+        try:
+            return action()
+        except (RuntimeError, MemoryError, ValueError) as error:
+            problem = out_of_memory(error) or _too_few_images(error)
+            if problem is None:
+                raise
+            self.error = f'{stage}: {problem}'
+        # Behind the handler, where the traceback no longer holds the step's tensors.
+        if self.module is not None:
+            self.module.zero_grad(set_to_none=True)  # the caller may hold it
+        self.module = self.network = self.inputs = None
+        gc.collect()
+        if self.settings.device.startswith('cuda'):
+            torch.cuda.empty_cache()
         return None
-    base = _status_kib('VmRSS')
-    step()
-    return (_status_kib('VmHWM') - base) / 2**10
+
+    def build(self) -> None:
+        """The network and its input."""
+        settings = self.settings
+        layout = MEMORY_FORMATS[settings.memory_format]
+        if isinstance(self.network, str) and is_config(self.network):
+            module: nn.Module = WholeModel(self.network, self.size, settings.fuse)
+            self.inputs = module.images(settings.batch_size)
+        else:
+            module = self.network
+            if isinstance(module, str):
+                module = create_network(module, settings.fuse, self.size)
+            image = torch.randn(settings.batch_size, 3, *self.size, device=settings.device)
+            self.inputs = image.contiguous(memory_format=layout)
+        self.module = module.to(settings.device, memory_format=layout).eval()
+
+    def prepare(self) -> None:
+        """Count, then compile, which hides from counting."""
+        with torch.no_grad():
+            # One image of the batch: networks do the same for each.
+            self.macs = count_cost(self.module, self.inputs[:1]).macs * self.settings.batch_size
+        if self.settings.compiler and isinstance(self.module, WholeModel):
+            compile_parts(self.module.model, self.settings.compiler)
+        elif self.settings.compiler:
+            self.module.compile(backend=self.settings.compiler)
+        self.module.train(self.settings.train)
+
+    def time(self) -> float:
+        """Seconds of one step of the kind that is timed."""
+        return timed(self._train if self.settings.train else self._infer, self.settings.device)
+
+    def measure_memory(self) -> None:
+        """Peaks of inference and of a training step."""
+        steps: dict[str, Callable[[], None]] = {'inference': self._infer}
+        if (self.settings.train or self.settings.train_memory) and not self.settings.fuse:
+            steps['training step'] = self._train
+        for stage, step in steps.items():
+            self.peaks[stage] = self.attempt(stage, lambda stage=stage, step=step: self._peak(stage, step))
+
+    def _peak(self, stage: str, step: Callable[[], None]) -> float | None:
+        self.module.train(stage == 'training step')
+        step()  # what is allocated once and kept, such as compiled code, is no part of the peak
+        return peak_memory(step, self.settings.device)
+
+    def _autocast(self) -> Any:
+        dtype = DTYPES[self.settings.dtype]
+        device = self.settings.device.partition(':')[0]
+        return nullcontext() if dtype == torch.float32 else torch.autocast(device, dtype)
+
+    def _infer(self) -> None:
+        with torch.no_grad(), self._autocast():
+            self.module(self.inputs)
+
+    def _train(self) -> None:
+        with self._autocast():
+            loss = self._loss()
+        loss.backward()
+        self.module.zero_grad(set_to_none=True)
+
+    def _loss(self) -> Tensor:
+        if isinstance(self.module, WholeModel):
+            return self.module.loss(self.settings.batch_size)
+        return sum(m.float().mean() for m in self.module(self.inputs))
+
+    def result(self, machine_flops: float | None = None) -> Speed:
+        """The row."""
+        return Speed(
+            self.name,
+            self.size,
+            self.settings,
+            tuple(self.seconds),
+            self.peaks.get('inference'),
+            self.peaks.get('training step'),
+            self.macs,
+            machine_flops,
+            error=self.error,
+        )
 
 
-def _status_kib(field: str) -> int:
-    return int(re.search(rf'{field}:\s+(\d+)', Path('/proc/self/status').read_text())[1])
+def _too_few_images(error: Exception) -> str | None:
+    if not str(error).startswith('Expected more than 1 value per channel when training'):
+        return None
+    return 'BatchNorm of a map of one pixel cannot train on a batch of one image'

@@ -1,11 +1,20 @@
 """What modules of ours would cost as their papers and authors write them, where what runs is other algebra."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..backbones import botnet, convit, replknet, slak
+from ..backbones import botnet, ceit, coatnet, convit, moat, replknet, slak
+
+
+def _pairs(size: Sequence[int], window: int | None) -> int:
+    """Pairs of tokens that attend to each other on a map, in windows that its edges cut."""
+    window, pairs = window or max(size), 1
+    for side in size:
+        pairs *= side // window * window**2 + (side % window) ** 2
+    return pairs
 
 
 def _gated_positional_attention(
@@ -16,10 +25,7 @@ def _gated_positional_attention(
     """
     x, size = inputs
     n, tokens, dim = x.shape
-    window = module.window_size or max(size)
-    pairs = 1
-    for side in size:  # windows are cut at the edges, not padded
-        pairs *= side // window * window**2 + (side % window) ** 2
+    pairs = _pairs(size, module.window_size)
     return n * (3 * tokens * dim**2 + pairs * (2 * dim + 3 * module.heads))
 
 
@@ -48,10 +54,32 @@ def _kernels(module: nn.Module, _: tuple[Tensor], output: Tensor) -> int:
     return n * height * width * kernels
 
 
+def _inverted_bottleneck(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, expand: str, last: str) -> int:
+    """Every convolution once for every pixel. Ours: BatchNorms are folded into weights as they run, a product of matrix
+    and vector; in row bands, what two bands share is computed twice; TensorFlow's padding by one output too many.
+    """
+    convs = {name: conv for name, conv in module.named_modules() if isinstance(conv, nn.Conv2d)}
+    before, behind = inputs[0].numel() // convs[expand].in_channels, output.numel() // convs[last].out_channels
+    pixels = {name: len(output) if name.startswith('se.') else behind for name in convs} | {expand: before}
+    return sum(pixels[name] * conv.weight.numel() for name, conv in convs.items())
+
+
+def _moat_block(module: moat.MOATBlock, inputs: tuple[Tensor], output: Tensor) -> int:
+    """Four projections and attention behind the convolutions."""
+    n, height, width, dim = output.shape
+    pairs = _pairs((height, width), module.attention.window_size)
+    convolutions = _inverted_bottleneck(module, inputs, output, 'expand_conv', 'shrink_conv')
+    return convolutions + n * (4 * height * width * dim**2 + 2 * pairs * dim)
+
+
 # class -> multiplications with addition of a forward pass: (module, its inputs, its output) -> number
 TEXTBOOK: dict[type[nn.Module], Callable[..., int]] = {
     convit.GatedPositionalAttention: _gated_positional_attention,
     botnet.Attention: _relative_attention,
     replknet.LargeKernel: _kernels,
     slak.DecomposedKernel: _kernels,
+    coatnet.MBConv: partial(_inverted_bottleneck, expand='conv1_1x1', last='conv3_1x1'),
+    ceit.LeFF: partial(_inverted_bottleneck, expand='conv1', last='conv3'),
+    moat.MBConv: partial(_inverted_bottleneck, expand='expand_conv', last='shrink_conv'),
+    moat.MOATBlock: _moat_block,
 }

@@ -1,0 +1,129 @@
+"""What a machine has: memory that is left, the peak of a step's memory, and how fast it multiplies matrices."""
+
+import ctypes
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+# The last one is oneDNN's, when there is no room for the code of a layer.
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|bad_alloc|could not create a primitive$")
+# Shorter products are dominated by the call.
+_PRODUCT_SECONDS = 0.02
+# Files of control groups, of version 2 and of version 1: limit, and what is used of it.
+_GROUPS = {
+    'memory.max': 'memory.current',
+    'memory/memory.limit_in_bytes': 'memory/memory.usage_in_bytes',
+}
+
+
+def timed(step: Callable[[], object], device: str) -> float:
+    """Seconds of one call, to the end of what it started on the device."""
+    synchronize = torch.cuda.synchronize if device.startswith('cuda') else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    step()
+    synchronize()
+    return time.perf_counter() - start
+
+
+class MatrixProduct:
+    """The product of two square matrices, as large as the device needs to show what it can do.
+
+    Attributes:
+        operations: Floating-point operations of a call, a multiplication and an addition being two.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: str) -> None:
+        for side in (512, 1024, 2048, 4096, 8192):
+            self.operations = 2 * side**3
+            self._factor = torch.randn(side, side, device=device).to(dtype)
+            self._product = torch.empty_like(self._factor)
+            self()  # starts threads and chooses the kernel
+            if timed(self, device) > _PRODUCT_SECONDS:
+                break
+
+    def __call__(self) -> None:
+        torch.mm(self._factor, self._factor, out=self._product)
+
+
+def peak_memory(step: Callable[[], object], device: str) -> float | None:
+    """MiB over what was held before; on a CPU from Linux's high-water mark of resident memory, None elsewhere."""
+    if device.startswith('cuda'):
+        base = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return (torch.cuda.max_memory_allocated() - base) / 2**20
+    try:
+        ctypes.CDLL('libc.so.6').malloc_trim(0)  # what earlier runs freed must not count as held
+        Path('/proc/self/clear_refs').write_text('5')  # resets the high-water mark
+    except (OSError, AttributeError):
+        return None
+    base = _status_bytes('VmRSS')
+    step()
+    return (_status_bytes('VmHWM') - base) / 2**20
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """What ran out, in words, or None if the error is another one."""
+    text = str(error).strip()
+    if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not _OUT_OF_MEMORY.search(text):
+        return None
+    wanted = re.search(r'ried to allocate ([\d.]+) (\w+)', text)
+    if not wanted:
+        return f'out of memory ({text.splitlines()[0] if text else type(error).__name__})'
+    amount, unit = wanted.groups()
+    return (
+        f'out of memory, {float(amount) / 2**20:.0f} MiB more wanted'
+        if unit == 'bytes'
+        else (f'out of memory, {amount} {unit} more wanted')
+    )
+
+
+@contextmanager
+def within_available_memory(device: str) -> Iterator[None]:
+    """Let allocations fail where Linux would end the process without a word: at the memory that is available now.
+
+    A GPU's fail by themselves; a limit that the process has already stays, if it is lower.
+    """
+    if not device.startswith('cpu') or sys.platform != 'linux':
+        yield
+        return
+    import resource
+
+    old, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    new = _status_bytes('VmData') + available_memory()
+    limits = [limit for limit in (old, hard, new) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (old, hard))
+
+
+def available_memory() -> int:
+    """Bytes that this process can still take on Linux, within the limit of its container if that has one."""
+    found = [_kib('/proc/meminfo', 'MemAvailable')]
+    for limit, used in _GROUPS.items():
+        limit, used = (Path('/sys/fs/cgroup') / name for name in (limit, used))
+        if not limit.is_file():
+            continue
+        statistics = used.with_name('memory.stat').read_text()
+        # Cached files are given up before the limit bites.
+        cached = int(re.search(r'^(?:total_)?inactive_file (\d+)', statistics, re.MULTILINE)[1])
+        if (most := limit.read_text().strip()) != 'max':
+            found.append(int(most) - int(used.read_text()) + cached)
+    return min(found)
+
+
+def _status_bytes(field: str) -> int:
+    return _kib('/proc/self/status', field)
+
+
+def _kib(file: str, field: str) -> int:
+    """Bytes of a field that Linux gives in kB."""
+    return int(re.search(rf'^{field}:\s+(\d+) kB', Path(file).read_text(), re.MULTILINE)[1]) * 1024
