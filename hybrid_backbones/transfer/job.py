@@ -11,21 +11,27 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.runner import Runner
+from torch import nn
 
+from ..engine.config import read_config
 from ..engine.run import test, train
-from ..registry import find_backbone
+from ..registry import create_backbone
 from ..visualize.runs import read_work_dir
+from . import cost
 from .quoted import published_value
 from .spec import Job
+from .speed import profile
+from .speed_rows import Settings, Speed
+from .swap import build_stages, swap_backbone
+from .sweep import JOB_FILE, OUTCOME
+from .whole_model import WholeModel
 
-FILE = 'job.json'
-OUTCOME = 'outcome.json'
 WORK_DIR = 'work'
 # Of COCO's metrics as MMEngine logs them: coco/segm_mAP_50.
 _TASKS = {'bbox': 'box', 'segm': 'mask'}
@@ -38,7 +44,7 @@ _POINTS = 200
 def main() -> None:
     folder = Path(sys.argv[1])
     _end_with_parent()
-    job = Job.from_json((folder / FILE).read_text())
+    job = Job.from_json((folder / JOB_FILE).read_text())
     try:
         outcome = (_run if job.record == 'run' else _profile)(job, folder)
     except Exception as error:
@@ -65,6 +71,7 @@ def _end_with_parent() -> None:
 def _run(job: Job, folder: Path) -> dict[str, Any]:
     """Train, evaluate, and collect what the run left."""
     identity, task = job.identity, job.task
+    name, options = identity['backbone'], identity['options']
     runner = train(
         task['config'],
         work_dir=str(folder / WORK_DIR),
@@ -72,8 +79,8 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         amp=None if task['precision'] == 'fp32' else task['precision'],
         resume='auto',
         options={**task['options'], 'randomness.seed': identity['seed']},
-        backbone=identity['backbone'],
-        backbone_options=identity['options'] | (_frozen(job) if identity['frozen'] else {}),
+        backbone=name,
+        backbone_options=options | (frozen(name, options) if identity['frozen'] else {}),
         checkpoint=task['checkpoint'],
     )
     losses, metrics = read_work_dir(folder / WORK_DIR)
@@ -95,12 +102,9 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
     )
 
 
-def _frozen(job: Job) -> dict[str, Any]:
+def frozen(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Options that leave the whole backbone as it is."""
-    cls, defaults = find_backbone(job.identity['backbone'])
-    with torch.device('meta'):
-        stages = cls(**defaults | job.identity['options']).num_stages
-    return dict(frozen_stages=stages, norm_eval=True)
+    return dict(frozen_stages=build_stages(name, options).num_stages, norm_eval=True)
 
 
 def metric_name(logged: str) -> str | None:
@@ -165,7 +169,7 @@ def _profile(job: Job, folder: Path) -> dict[str, Any]:
         network: str | nn.Module = create_backbone(name, **options)
         total = backbone_cost
     else:
-        cfg = swap_backbone(job.task['config'], name, **options)
+        cfg = swap_backbone(read_config(job.task['config']), name, **options)
         cfg.merge_from_dict(job.task['options'])
         total = _cost(cost.model_cost(cfg, size), size)
         network = WholeModel(cfg, size)

@@ -14,8 +14,9 @@ from jsonschema import Draft202012Validator
 from ..checkpoints.download import sha256
 from ..checkpoints.reading import local_file
 from ..engine.config import read_config
-from ..registry import find_backbone, list_backbones
+from ..registry import list_backbones
 from .rows import digest, identify
+from .swap import build_stages
 
 # Height and width for which papers give the cost of detectors and segmentors.
 _SIZES = {'mmdet': [800, 1280], 'mmseg': [512, 2048]}
@@ -82,7 +83,7 @@ def _problems(spec: dict[str, Any], here: Path) -> list[str]:
     problems = []
     for backbone in _backbones(spec):
         try:
-            find_backbone(backbone['name'])
+            build_stages(backbone['name'], backbone.get('options', {}))
         except ValueError as error:
             problems.append(f'backbones: {_shorten(error)}')
         try:
@@ -106,12 +107,12 @@ def _problems(spec: dict[str, Any], here: Path) -> list[str]:
 def _shorten(error: ValueError) -> str:
     """An unknown backbone without the list of all: the nearest are named, and other problems wait."""
     text, _, hint = str(error).partition('. Did you mean')
-    return text.partition(';')[0] + (f'. Did you mean{hint}' if hint else '')
+    return text.partition('; choose one of')[0] + (f'. Did you mean{hint}' if hint else '')
 
 
 def _jobs(spec: dict[str, Any], here: Path) -> Iterator[Job]:
     runs = [job for framework in spec.get('frameworks', ()) for job in _runs(spec, framework, here)]
-    profiles = [*_backbone_profiles(spec), *map(_model_profile, runs)]
+    profiles = [*_backbone_profiles(spec), *map(model_profile, runs)]
     # The same model is profiled once, whatever the seeds.
     yield from {job.id: job for job in profiles}.values()
     yield from {job.id: job for job in runs}.values()
@@ -126,7 +127,8 @@ def _backbone_profiles(spec: dict[str, Any]) -> Iterator[Job]:
         yield Job('profile', dict(identity, batch_size=1, precision=_precision(spec)), dict(effort=_effort(spec)))
 
 
-def _model_profile(run: Job) -> Job:
+def model_profile(run: Job) -> Job:
+    """The job that measures cost, speed and memory of the model that a run trains."""
     identity = {key: run.identity[key] for key in ('backbone', 'options', 'framework', 'config_sha256')}
     identity |= dict(size=run.task['size'], batch_size=1, precision=run.task['precision'])
     return Job('profile', identity, run.task)

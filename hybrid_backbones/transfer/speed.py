@@ -13,6 +13,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -134,13 +135,13 @@ class _Run:
         """The network and its input."""
         settings = self.settings
         layout = MEMORY_FORMATS[settings.memory_format]
-        if isinstance(self.network, str) and is_config(self.network):
-            module: nn.Module = WholeModel(self.network, self.size, settings.fuse)
+        module = self.network
+        if isinstance(module, str):
+            make = partial(WholeModel, module) if is_config(module) else partial(create_network, module)
+            module = make(size=self.size, fuse=settings.fuse)
+        if isinstance(module, WholeModel):
             self.inputs = module.images(settings.batch_size)
         else:
-            module = self.network
-            if isinstance(module, str):
-                module = create_network(module, settings.fuse, self.size)
             image = torch.randn(settings.batch_size, 3, *self.size, device=settings.device)
             self.inputs = image.contiguous(memory_format=layout)
         self.module = module.to(settings.device, memory_format=layout).eval()

@@ -64,7 +64,7 @@ def _read(cfg: Config | str | Path) -> Config:
 
 
 def _swap(cfg: Config, name: str, checkpoint: str | Path | None, options: dict[str, Any]) -> tuple[Config, list[str]]:
-    backbone = _stages_of(name, options)
+    backbone = build_stages(name, options)
     if checkpoint and not str(checkpoint).startswith(('http://', 'https://')) and not Path(checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint {checkpoint} for {name}')
     source = cfg.filename or 'this config'
@@ -76,7 +76,7 @@ def _swap(cfg: Config, name: str, checkpoint: str | Path | None, options: dict[s
     return cfg, reasons
 
 
-def _stages_of(name: str, options: dict[str, Any]) -> PyramidBackbone:
+def build_stages(name: str, options: dict[str, Any]) -> PyramidBackbone:
     """The backbone with all its stages, without weights.
 
     Raises:

@@ -25,13 +25,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from . import job as child
 from .environment import commit, environment
 from .rows import Row, append, describe, read
-from .spec import Job
+from .spec import Job, model_profile
 
 JOBS = 'jobs'
 LOG = 'output.log'
+JOB_FILE = 'job.json'
+OUTCOME = 'outcome.json'
+CHILD = f'{__package__}.job'
 BEGUN = 'begun'
 # See :mod:`.engines`.
 Engine = Callable[..., Iterator[tuple[Job, str]]]
@@ -66,7 +68,8 @@ def execute(results: Path, job: Job, threads: int, stop: Event | None = None) ->
     except Timeout:
         return 'elsewhere'
     with lock:
-        if job.id in done(results):
+        finished = done(results)
+        if job.id in finished:
             return 'done before'
         begun = folder / BEGUN
         if begun.exists():
@@ -74,14 +77,17 @@ def execute(results: Path, job: Job, threads: int, stop: Event | None = None) ->
             append(results, _row(job, threads, 'killed', reason))
         begun.write_text(_now())
         row = _attempt(folder, job, threads, stop or Event())
+        if job.record == 'run':
+            profile = finished.get(model_profile(job).id, {})
+            row |= {key: profile[key] for key in ('cost', 'backbone_cost', 'speed', 'memory') if key in profile}
         append(results, row)
         begun.unlink()
     return row['state']
 
 
 def _attempt(folder: Path, job: Job, threads: int, stop: Event) -> Row:
-    (folder / child.FILE).write_text(job.to_json())
-    outcome = folder / child.OUTCOME
+    (folder / JOB_FILE).write_text(job.to_json())
+    outcome = folder / OUTCOME
     outcome.unlink(missing_ok=True)
     start = time.monotonic()
     try:
@@ -112,7 +118,7 @@ def _supervise(folder: Path, threads: int, stop: Event) -> int:
     env = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(path))
     with (folder / LOG).open('ab') as log:
         process = subprocess.Popen(
-            [sys.executable, '-m', child.__name__, str(folder)],
+            [sys.executable, '-m', CHILD, str(folder)],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=env,

@@ -32,12 +32,24 @@ def is_config(name: str) -> bool:
     return name.partition('+')[0].endswith('.py')
 
 
+def find_config(name: str) -> Config:
+    """`CONFIG`, a file or `mmdet::...`, or `CONFIG+BACKBONE` for one of ours in it: `CONFIG+deit_s:window_size=14`.
+
+    Raises:
+        FileNotFoundError, ValueError: No such config or backbone.
+    """
+    path, _, backbone = name.partition('+')
+    if not backbone:
+        return read_config(path)
+    backbone, options = parse(backbone)
+    return swap_backbone(path, backbone, **options)
+
+
 class WholeModel(nn.Module):
     """A model of a config, untrained, with what its test pipeline does to images.
 
     Args:
-        name: `CONFIG`, a file or `mmdet::...`, or `CONFIG+BACKBONE` for one of ours in it, which takes options as in
-            `CONFIG+deit_s:window_size=14`.
+        cfg: Config, or the name of one, see :func:`find_config`.
         size: Height and width in pixels to which the pipeline resizes images, in place of the config's scale.
         fuse: Fold what folds for inference in a backbone of ours.
 
@@ -45,17 +57,12 @@ class WholeModel(nn.Module):
         FileNotFoundError, ValueError: No such config or backbone.
     """
 
-    def __init__(self, name: str, size: tuple[int, int], fuse: bool = False) -> None:
+    def __init__(self, cfg: Config | str, size: tuple[int, int], fuse: bool = False) -> None:
         super().__init__()
-        path, _, backbone = name.partition('+')
-        if backbone:
-            backbone, options = parse(backbone)
-            cfg = swap_backbone(path, backbone, **options)
-        else:
-            cfg = read_config(path)
+        cfg = cfg if isinstance(cfg, Config) else find_config(cfg)
         if 'model' not in cfg or not cfg.get('test_dataloader'):
             raise ValueError(
-                f'{path} has no model or no test_dataloader; a detector of mmdet or segmentor of mmseg has'
+                f'{cfg.filename} has no model or no test_dataloader; a detector of mmdet or segmentor of mmseg has'
             )
         self.segmentor = is_segmentor(cfg.model)
         scope = cfg.get('default_scope') or ('mmseg' if self.segmentor else 'mmdet')

@@ -152,11 +152,9 @@ def test_a_full_disk_loses_no_row_and_leaves_no_half_of_one(small_disk):
     append(small_disk, run())
     # More than fits: the page that the file has is filled, then there is no other.
     filler = small_disk / 'filler'
-    with pytest.raises(OSError, match='No space left'):  # noqa: PT012
-        with filler.open('wb') as file:
-            for _ in range(1000):
-                file.write(b'0' * 1024)
-                file.flush()
+    with pytest.raises(OSError, match='No space left'), filler.open('wb', buffering=0) as file:
+        for _ in range(1000):
+            file.write(b'0' * 1024)
     long = run(seed=1) | dict(curves={'loss': [[i, 1.0] for i in range(1000)]})
     with pytest.raises(OSError, match=r'the row was not added to.*rows\.jsonl'):
         append(small_disk, long)

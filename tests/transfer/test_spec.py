@@ -37,7 +37,9 @@ SPEC = """
 def test_jobs_are_the_product_with_each_model_profiled_once(tmp_path):
     jobs = read_spec(write(tmp_path, SPEC))
     runs = [job for job in jobs if job.record == 'run']
-    assert [(r.identity['backbone'], r.identity['schedule'], r.identity['seed'], r.identity['frozen']) for r in runs] == [
+    assert [
+        (r.identity['backbone'], r.identity['schedule'], r.identity['seed'], r.identity['frozen']) for r in runs
+    ] == [
         *[('cvt_13', schedule, 0, frozen) for schedule in ('short', 'long') for frozen in (False, True)],
         *[
             ('deit_t', schedule, seed, frozen)
@@ -66,16 +68,15 @@ def test_identity_follows_what_is_computed_and_not_where(tmp_path):
     again = read_spec(write(moved, SPEC.replace('shapes: null', 'shapes: data')))
     assert [job.id for job in first] == [job.id for job in again]
     changed = read_spec(write(moved, SPEC.replace('max_iters: 2', 'max_iters: 3')))
-    short, same = [
-        {job.id for job in jobs if job.identity.get('schedule') == 'short'} for jobs in (changed, first)
-    ]
+    short, same = [{job.id for job in jobs if job.identity.get('schedule') == 'short'} for jobs in (changed, first)]
     assert not short & same
 
 
 def test_everything_that_is_not_there_is_listed_at_once(tmp_path):
     spec = """
         tier: smoke
-        backbones: [cvt13, conv2former_t, {name: coatnet-0}, {name: cvt_21, checkpoint: nowhere.pth}, whatever]
+        backbones: [cvt13, conv2former_t, {name: coatnet-0}, {name: cvt_w24, options: {window: 3}},
+                    {name: cvt_21, checkpoint: nowhere.pth}, whatever]
         frameworks:
           - {name: upernet, config: no_such.py, datasets: {shapes: null}}
           - {name: fcn, config: CONFIG, datasets: {mine: no/such/folder}}
@@ -84,11 +85,12 @@ def test_everything_that_is_not_there_is_listed_at_once(tmp_path):
     with pytest.raises(SpecError) as caught:
         read_spec(write(tmp_path, spec))
     message = str(caught.value)
-    assert '7 problems' in message
+    assert '8 problems' in message
     for part in (
         "unknown backbone 'cvt13'. Did you mean cvt_13",
         "unknown backbone 'coatnet-0'. Did you mean coatnet_0",
         "unknown backbone 'whatever'",
+        'CvT takes no option window here; it takes',
         f'checkpoint of cvt_21: no file {tmp_path / "nowhere.pth"}',
         'config of upernet: no config',
         f'dataset mine: no folder {tmp_path / "no/such/folder"}',

@@ -1,0 +1,157 @@
+"""Sweeps as a user runs them: every job becomes a row, whatever happens to it, and is done once."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hybrid_backbones import create_backbone
+from hybrid_backbones.transfer.job import frozen
+from hybrid_backbones.transfer.rows import Row, read
+from hybrid_backbones.transfer.spec import Job, read_spec
+from hybrid_backbones.transfer.sweep import BEGUN, JOBS, LOG, execute
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools' / 'transfer.py'
+# Until it is stopped.
+LONG = """
+tier: smoke
+effort: {iterations: 1000000, seconds: 1800, train_memory: false}
+profile: {backbones: [tiny_moat_0], sizes: [1024]}
+"""
+RUNS = f"""
+tier: smoke
+effort: {{iterations: 1, seconds: 1, train_memory: false}}
+backbones: [tiny_moat_0]
+profile: {{backbones: [conv2former_n], sizes: [8]}}
+frameworks:
+  - name: upernet
+    config: {ROOT}/configs/upernet_conv2former_n_shapes.py
+    datasets: {{shapes: null}}
+    schedules:
+      2 iterations:
+        train_cfg.max_iters: 2
+        train_cfg.val_interval: 2
+        val_dataloader.dataset.indices: 2
+        train_dataloader.num_workers: 0
+        train_dataloader.persistent_workers: false
+        val_dataloader.num_workers: 0
+        val_dataloader.persistent_workers: false
+        default_hooks.logger.interval: 1
+    size: [64, 64]
+frozen: [true]
+"""
+
+
+def command(verb: str, spec: Path, results: Path, *arguments: str) -> list[str]:
+    return [sys.executable, str(TOOL), verb, str(spec), '--results', str(results), *arguments]
+
+
+def call(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / 'spec.yaml'
+    path.write_text(text)
+    return path
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'it did not happen'
+        time.sleep(0.1)
+
+
+def begun(results: Path, job: Job) -> bool:
+    """Whether its process does something of its own."""
+    log = results / JOBS / job.id / LOG
+    return (results / JOBS / job.id / BEGUN).exists() and log.exists()
+
+
+def by_state(rows: list[Row]) -> dict[str, list[Row]]:
+    return {state: [row for row in rows if row['state'] == state] for state in ('finished', 'failed', 'killed')}
+
+
+def test_runs_become_rows_a_failure_has_its_reason_and_is_all_that_is_done_again(tmp_path):
+    spec, results = write(tmp_path, RUNS), tmp_path / 'results'
+    done = call('run', spec, results, '--slots', '2')
+    assert done.returncode == 1, done.stdout + done.stderr
+    rows = by_state(read(results))
+    profile, run = rows['finished']
+    assert (profile['record'], run['record']) == ('profile', 'run')
+    assert run['metrics'].keys() == {'mIoU', 'aAcc', 'mAcc'}
+    assert [point[0] for point in run['curves']['loss']] == [1, 2]
+    assert run['identity']['frozen'] is True
+    # The whole model's, from the profile.
+    assert run['cost'] == profile['cost'] != profile['backbone_cost']
+    assert run['speed']['median_s'] > 0
+    (failed,) = rows['failed']
+    assert failed['reason'].startswith('ValueError: Conv2Former got an image of 8x8 pixels')
+
+    told = call('status', spec, results).stdout
+    assert told.startswith('3 jobs: 2 finished, 1 failed')
+    assert 'failed: conv2former_n, profile, 8x8: ValueError: Conv2Former got an image of 8x8 pixels' in told
+
+    again = call('run', spec, results)
+    assert '3 jobs, 2 of them finished before' in again.stdout
+    states = [json.loads(line)['state'] for line in (results / 'rows.jsonl').read_text().splitlines()]
+    assert states == ['failed', 'finished', 'finished', 'failed']
+
+
+def test_a_frozen_backbone_learns_nothing():
+    backbone = create_backbone('tiny_moat_0', **frozen('tiny_moat_0', {})).train()
+    kept = {name: p.requires_grad for name, p in backbone.named_parameters()}
+    assert not any(kept[name] for name in kept if not name.startswith('out_norms'))
+
+
+def test_ctrl_c_marks_what_was_running_and_the_same_command_goes_on(tmp_path):
+    spec, results = write(tmp_path, LONG), tmp_path / 'results'
+    (job,) = read_spec(spec)
+    process = subprocess.Popen(
+        command('run', spec, results), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    wait_for(lambda: begun(results, job))
+    # Meanwhile it is seen at work, and left alone by another process.
+    assert '1 jobs: 1 running' in call('status', spec, results).stdout
+    other = call('run', spec, results)
+    assert 'elsewhere tiny_moat_0, profile, 1024x1024' in other.stdout
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.endswith('what was running is marked; the same command goes on\n')
+    (row,) = read(results)
+    assert (row['state'], row['reason']) == ('killed', 'interrupted')
+
+
+def test_a_killed_sweep_takes_its_jobs_with_it_and_they_are_marked_by_the_next(tmp_path):
+    spec, results = write(tmp_path, LONG), tmp_path / 'results'
+    (job,) = read_spec(spec)
+    process = subprocess.Popen(command('run', spec, results), stdout=subprocess.DEVNULL, cwd=ROOT)
+    wait_for(lambda: begun(results, job))
+    children = [int(pid) for pid in _children(process.pid)]
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(Path(f'/proc/{pid}').exists() and _alive(pid) for pid in children), 30)
+    # One that takes no time in its place.
+    assert read(results) == []
+    effort = dict(iterations=1, seconds=1, train_memory=False)
+    quick = Job(job.record, job.identity | dict(size=[32, 32]), dict(effort=effort))
+    (results / JOBS / job.id).rename(results / JOBS / quick.id)
+    assert execute(results, quick, threads=1) == 'finished'
+    killed, finished = map(json.loads, (results / 'rows.jsonl').read_text().splitlines())
+    assert killed['state'] == 'killed'
+    assert killed['reason'].startswith('the process that did it ended without a word; it had begun at 20')
+    assert finished['state'] == 'finished'
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+
+
+def _alive(pid: int) -> bool:
+    return 'State:\tZ' not in Path(f'/proc/{pid}/status').read_text()
