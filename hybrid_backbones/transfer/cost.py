@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..registry import create_backbone, list_backbones
 from .feature_maps import build, on_meta
 from .operators import FORMULAS, FOURIER, is_free
-from .speed import create_network
+from .networks import create_network
 from .textbook import TEXTBOOK
 
 # What a detector's second stage looks at: boxes, as many as mmdet's configs propose in testing, and of them masks, as
@@ -165,7 +165,7 @@ def backbone_cost(name: str, size: tuple[int, int], **options: Any) -> Cost:
     """Cost of a backbone for one image on a CPU, without running it.
 
     Args:
-        name: One of ours, or a network that :func:`hybrid_backbones.transfer.speed.create_network` takes, as
+        name: One of ours, or a network that :func:`hybrid_backbones.transfer.networks.create_network` takes, as
             `timm:resnet50` or `deit_s:window_size=14`.
         size: Height and width of the image in pixels.
         **options: Of our backbone, over those that the name stands for.
