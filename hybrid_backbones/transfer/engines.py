@@ -57,14 +57,17 @@ def ray(
     """
     ray = _need('ray', 'ray')
     threads = threads or 1
-    ray.init(address=address, **({} if address else dict(num_cpus=slots * threads)), log_to_driver=False)
+    os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+    alone = {} if address else dict(num_cpus=slots * threads, include_dashboard=False)
+    ray.init(address=address, log_to_driver=False, **alone)
     try:
         remote = ray.remote(execute).options(num_cpus=threads, max_retries=3)
         waiting: dict[Any, Job] = {}
         left = list(jobs)
         while left or waiting:
             while left and len(waiting) < slots:
-                waiting[remote.remote(results.resolve(), left[0], threads)] = left.pop(0)
+                job = left.pop(0)
+                waiting[remote.remote(results.resolve(), job, threads)] = job
             ended, _ = ray.wait(list(waiting))
             for reference in ended:
                 yield waiting.pop(reference), ray.get(reference)
