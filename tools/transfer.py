@@ -3,7 +3,7 @@
 python tools/transfer.py run configs/transfer/smoke.yaml --slots 2
 python tools/transfer.py status configs/transfer/smoke.yaml
 python tools/transfer.py report work_dirs/transfer/smoke
-python tools/transfer.py check work_dirs/transfer/smoke --baseline docs/results/smoke.jsonl
+python tools/transfer.py check work_dirs/transfer/smoke --baseline docs/results/smoke
 """
 
 import argparse
@@ -44,6 +44,16 @@ def parse_args() -> argparse.Namespace:
         command.add_argument(
             '--results', type=Path, help='results folder; default: work_dirs/transfer/NAME_OF_THE_SPEC'
         )
+    report = commands.add_parser('report', help='CSV, Markdown and a page of what there is')
+    report.add_argument('--out', type=Path, help='folder for them; default: report/ in the results folder')
+    report.add_argument('--title', default='Transfer of backbones')
+    check = commands.add_parser('check', help='compare with a baseline; exit status 1 where something deviates')
+    check.add_argument('--baseline', type=Path, required=True, help='results folder that is known to be good')
+    check.add_argument('--points', type=float, default=0.5, help='that metrics may deviate by, either way')
+    check.add_argument('--memory', type=float, default=0.1, help='fraction that peak memory may deviate by')
+    check.add_argument('--latency', type=float, help='fraction that latency may deviate by; default: not compared')
+    for command in (report, check):
+        command.add_argument('results', type=Path, help='results folder')
     args = parser.parse_args()
     if args.command in ('run', 'status'):
         if (args.spec is None) == (args.tier is None):
@@ -57,19 +67,38 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def _run(args: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)  # as Slurm ends jobs
+    options = dict(args.engine_options, threads=args.threads)
+    ends = run_sweep(args.results, read_spec(args.spec), ENGINES[args.engine], args.slots, **options)
+    return int(bool(ends.keys() & {'failed', 'killed'}))
+
+
+def _status(args: argparse.Namespace) -> int:
+    print(status(args.results, read_spec(args.spec)))
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    for path in write_report(read(args.results), args.out or args.results / 'report', args.title):
+        print(path)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    tolerances = Tolerances(args.points, args.memory, args.latency)
+    problems = compare_with_baseline(read(args.results), read(args.baseline), tolerances)
+    print('\n'.join(problems) or f'{args.results} is as {args.baseline}')
+    return int(bool(problems))
+
+
 def main() -> int | str:
     args = parse_args()
     try:
-        if args.command == 'status':
-            print(status(args.results, read_spec(args.spec)))
-            return 0
-        signal.signal(signal.SIGTERM, _interrupt)  # as Slurm ends jobs
-        options = dict(args.engine_options, threads=args.threads)
-        ends = run_sweep(args.results, read_spec(args.spec), ENGINES[args.engine], args.slots, **options)
-        return int(bool(ends.keys() & {'failed', 'killed'}))
+        return dict(run=_run, status=_status, report=_report, check=_check)[args.command](args)
     except KeyboardInterrupt:
         return 'interrupted: finished rows are kept, what was running is marked; the same command goes on'
-    except (FileNotFoundError, ModuleNotFoundError, ResultsError, SpecError) as error:
+    except (OSError, ImportError, ValueError) as error:
         return f'{error}'
 
 
