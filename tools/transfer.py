@@ -14,9 +14,11 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to read a config)
+from hybrid_backbones.transfer.check import Tolerances, compare_with_baseline
 from hybrid_backbones.transfer.engines import ENGINES
-from hybrid_backbones.transfer.rows import ResultsError
-from hybrid_backbones.transfer.spec import SpecError, read_spec
+from hybrid_backbones.transfer.report import write_report
+from hybrid_backbones.transfer.rows import read
+from hybrid_backbones.transfer.spec import read_spec
 from hybrid_backbones.transfer.sweep import run_sweep, status
 
 SPECS = Path(__file__).parents[1] / 'configs' / 'transfer'
@@ -80,6 +82,8 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    if not args.results.is_dir():
+        raise FileNotFoundError(f'no results folder {args.results}; tools/transfer.py run writes one')
     for path in write_report(read(args.results), args.out or args.results / 'report', args.title):
         print(path)
     return 0
