@@ -26,8 +26,8 @@ EXTRAS = {
     # provides. 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a config.
     'lite': ['mmcv-lite>=2.0.1,<2.2'],
     # tools/transfer.py: tables of results, pages and spec files.
-    'transfer': ['filelock', 'jsonschema>=4', 'plotly>=6', 'pyyaml'],
-    'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6'],
+    'transfer': ['filelock', 'jinja2', 'jsonschema>=4', 'plotly>=6', 'pyyaml'],
+    'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6', 'selenium>=4.11'],
 }
 
 setup(
@@ -39,7 +39,10 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['hybrid_backbones', 'hybrid_backbones.*']),
-    package_data={'hybrid_backbones': ['checkpoints/published.json', 'transfer/rows.schema.json']},
+    package_data={
+        'hybrid_backbones': ['checkpoints/published.json', 'transfer/rows.schema.json'],
+        'hybrid_backbones.transfer.report': ['page.*', '*.js'],
+    },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

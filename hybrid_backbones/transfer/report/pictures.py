@@ -1,0 +1,132 @@
+"""PNGs for Markdown: Pareto fronts of each setting, curves, growth with resolution."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...visualize.figures import new_figure, save_figure
+from ..rows import Row
+from .figures import thinned
+from .grouping import AXES, Axis, Group, Results, Setting, family_of, setting_of
+from .sections import curve_names, growth_lines
+from .styles import GREY, Style, family_styles
+from .tables import metric_title, separate_fronts
+
+# By the anchor of a section and the title of a block; none: the whole section's.
+Pictures = dict[tuple[str, str], Path]
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_pictures(results: Results, folder: Path) -> Pictures:
+    """Draw what there is to draw, as PNGs in `folder`."""
+    styles = family_styles(results.families)
+    pictures = {
+        ('settings', setting.label): _pareto(groups, styles, folder / f'pareto_{i}_{_slug(setting)}.png')
+        for i, (setting, groups) in enumerate(results.groups.items(), 1)
+        if _axes_of(groups)
+    }
+    if lines := growth_lines(results):
+        pictures['growth', ''] = _growth(lines, styles, folder / 'growth.png')
+    if drawn := _curves_to_draw(results):
+        pictures['curves', ''] = _curves(drawn, styles, folder / 'curves.png')
+    return pictures
+
+
+def _slug(setting: Setting) -> str:
+    return re.sub('[^a-z0-9]+', '-', setting.label.lower()).strip('-')[:60]
+
+
+def _axes_of(groups: Sequence[Group]) -> list[Axis]:
+    return [axis for axis in AXES if any(group.cost(axis) is not None for group in groups)]
+
+
+def _pareto(groups: Sequence[Group], styles: dict[str, Style], out: Path) -> Path:
+    axes = _axes_of(groups)
+    figure = new_figure(3.2 * len(axes) + 0.4, 3.8)
+    for plot, axis in zip(figure.subplots(1, len(axes), sharey=True, squeeze=False)[0], axes, strict=True):
+        for front in separate_fronts(groups, axis):
+            costs, means = [group.cost(axis) for group in front], [group.mean for group in front]
+            plot.plot(costs, means, ':', color=GREY, drawstyle='steps-post', zorder=1)
+        for group in groups:
+            if (cost := group.cost(axis)) is not None:
+                style = styles[group.candidate.family]
+                plot.errorbar(cost, group.mean, group.deviation, fmt=style.matplotlib_marker, color=style.colour, ms=7)
+        plot.set(xlabel=axis.title, xscale='log')
+        _plain_ticks(plot)
+    figure.axes[0].set_ylabel(f'{metric_title(groups[0].metric)}, %')
+    figure.suptitle(_plain(groups[0].setting.label), fontsize=11)
+    _legend(figure, styles, {group.candidate.family for group in groups})
+    return save_figure(figure, out)
+
+
+def _growth(lines: dict[str, list[tuple[str, list[float], list[float]]]], styles: dict[str, Style], out: Path) -> Path:
+    figure = new_figure(3.6 * len(lines) + 0.4, 3.8)
+    for plot, (title, found) in zip(figure.subplots(1, len(lines), squeeze=False)[0], lines.items(), strict=True):
+        for name, pixels, values in found:
+            style = styles[family_of(name)]
+            plot.plot(pixels, values, marker=style.matplotlib_marker, color=style.colour, lw=1.2, ms=5)
+        plot.set(title=title, xlabel='pixels', xscale='log', yscale='log')
+        plot.title.set_fontsize(10)
+        plot.grid(alpha=0.3)
+        plot.spines[['top', 'right']].set_visible(False)
+    _legend(figure, styles, {family_of(name) for found in lines.values() for name, _, _ in found})
+    return save_figure(figure, out)
+
+
+def _curves_to_draw(results: Results) -> list[tuple[Setting, str, list[Row]]]:
+    rows = [row for row in results.runs if row['origin'] == 'measured' and any((row.get('curves') or {}).values())]
+    drawn = []
+    for setting in sorted({setting_of(row) for row in rows}):
+        here = [row for row in rows if setting_of(row) == setting]
+        for name in curve_names(here, results.metrics.get(setting)):
+            drawn.append((setting, name, [row for row in here if row['curves'].get(name)]))
+    return drawn
+
+
+def _curves(drawn: Sequence[tuple[Setting, str, list[Row]]], styles: dict[str, Style], out: Path) -> Path:
+    columns = min(len(drawn), 4)
+    lines = -(-len(drawn) // columns)
+    figure = new_figure(3.8 * columns, 3 * lines + 0.6)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for plot in grid.flat[len(drawn) :]:
+        plot.set_axis_off()
+    for plot, (setting, name, rows) in zip(grid.flat, drawn, strict=False):
+        for row in rows:
+            style = styles[family_of(row['identity']['backbone'])]
+            dash = '-' if row['state'] == 'finished' else '--'
+            plot.plot(*zip(*thinned(row['curves'][name]), strict=True), dash, color=style.colour, lw=1)
+        plot.set(xlabel='iteration', ylabel=_plain(metric_title(name)))
+        plot.set_title(_plain(setting.label), fontsize=9)
+        plot.grid(alpha=0.3)
+        plot.spines[['top', 'right']].set_visible(False)
+    _legend(figure, styles, {family_of(row['identity']['backbone']) for _, _, rows in drawn for row in rows})
+    return save_figure(figure, out)
+
+
+def _plain_ticks(plot: 'Axes') -> None:
+    """200 and 500 rather than 2 × 10²."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    plot.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    plot.xaxis.set_minor_locator(NullLocator())
+    plot.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    plot.grid(alpha=0.3)
+    plot.spines[['top', 'right']].set_visible(False)
+
+
+def _legend(figure: 'Figure', styles: dict[str, Style], families: set[str]) -> None:
+    shown = {family: style for family, style in styles.items() if family in families}
+    handles = [
+        figure.axes[0].plot([], [], style.matplotlib_marker, color=style.colour, label=_plain(family))[0]
+        for family, style in shown.items()
+    ]
+    figure.legend(handles, list(map(_plain, shown)), loc='outside lower center', ncols=8, frameon=False, fontsize=9)
+
+
+def _plain(text: str) -> str:
+    """Dollar signs would begin mathematics."""
+    return text.replace('$', r'\$')
