@@ -128,7 +128,6 @@ def speed(seconds: float, side: int = 800) -> dict[str, Any]:
 def _measured(
     name: str, setting: tuple, score: float, parameters: float, macs: float, chance: random.Random, seed: int, **changes
 ) -> Row:
-    spread = chance.uniform(0.9, 1.2)
     quoted = {setting[3]: round(score + chance.gauss(0.3, 0.4), 1)}
     source = dict(source='the paper, table 4', trust='paper', schedule=setting[2])
     published = dict(metrics=quoted, **source, difference={k: score - v for k, v in quoted.items()})

@@ -84,7 +84,7 @@ def agreement(points: Sequence[tuple[str, str, float, float]], x: str, y: str, s
 
 def z_scores(rows: Sequence[tuple[str, str, float, dict[str, float]]], styles: dict[str, Style]) -> Plot:
     """A line for each candidate (label, family, mean, z by setting), the best on top; the mean is drawn large."""
-    figure = _figure('standard deviations from the mean of a setting', '', log_x=False)
+    figure = _figure('z-score', '', log_x=False)
     heights = range(len(rows), 0, -1)
     for height, (label, family, mean, by_setting) in zip(heights, rows, strict=True):
         colour = styles[family].colour
@@ -113,7 +113,7 @@ def z_scores(rows: Sequence[tuple[str, str, float, dict[str, float]]], styles: d
 def growth(title: str, lines: Sequence[tuple[str, list[float], list[float]]], styles: dict[str, Style]) -> Plot:
     """Lines (backbone, pixels, values) on logarithmic axes."""
     figure = _figure('pixels', title, log_x=True)
-    figure.update_yaxes(type='log')
+    figure.update_yaxes(type='log', dtick='D2')
     figure.update_xaxes(tickformat='~s')
     dashes = ('solid', 'dash', 'dot', 'dashdot', 'longdash')
     seen: dict[str, int] = {}
@@ -135,12 +135,13 @@ def growth(title: str, lines: Sequence[tuple[str, list[float], list[float]]], st
             customdata=hover,
             hovertemplate='%{customdata}<extra></extra>',
         )
-    return _plot(figure, title, f'{title} against pixels, {len(lines)} backbones; exponents in the table', 340)
+    plotted = f'{title.split(",")[0]} against pixels'
+    return _plot(figure, plotted, f'{plotted}, {len(lines)} backbones; exponents in the table', 340)
 
 
 def curves(name: str, runs: Sequence[tuple[str, Row]], styles: dict[str, Style]) -> Plot:
     """A curve of several runs (label, row), over iterations; dashed for those that did not finish."""
-    figure = _figure('iteration', name, log_x=False)
+    figure = _figure('iteration', metric_title(name), log_x=False)
     figure.update_xaxes(tickformat='~s')
     for label, row in runs:
         points = thinned(row['curves'][name])
@@ -191,7 +192,7 @@ def _si(value: float) -> str:
 def _figure(x: str, y: str, *, log_x: bool) -> go.Figure:
     figure = go.Figure(layout=dict(template={}, showlegend=False, hovermode='closest', dragmode='zoom'))
     figure.update_layout(
-        margin=dict(l=8, r=12, t=12, b=8),
+        margin=dict(l=8, r=12, t=30, b=8),
         paper_bgcolor='rgba(0,0,0,0)',
         plot_bgcolor='rgba(0,0,0,0)',
         font=dict(size=12),
@@ -199,7 +200,9 @@ def _figure(x: str, y: str, *, log_x: bool) -> go.Figure:
     )
     # An explicit format: between decades of a logarithmic axis, plotly else writes only the first digit.
     common = dict(automargin=True, zeroline=False, ticks='outside', ticklen=4, showline=True, tickformat='~r')
-    figure.update_xaxes(title=dict(text=x, standoff=8), type='log' if log_x else 'linear', **common)
+    figure.update_xaxes(
+        title=dict(text=x, standoff=8), type='log' if log_x else 'linear', nticks=6, tickangle=0, **common
+    )
     return figure.update_yaxes(title=dict(text=y, standoff=8), **common)
 
 

@@ -175,7 +175,8 @@ class Results:
 
     @cached_property
     def families(self) -> list[str]:
-        return sorted({family_of(row['identity']['backbone']) for row in self.rows})
+        """Those that plots may show."""
+        return sorted({family_of(row['identity']['backbone']) for row in self.rows if row['origin'] == 'measured'})
 
 
 def main_metric(rows: Sequence[Row]) -> str | None:

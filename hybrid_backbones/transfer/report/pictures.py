@@ -1,5 +1,6 @@
 """PNGs for Markdown: Pareto fronts of each setting, curves, growth with resolution."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,10 +109,16 @@ def _curves(drawn: Sequence[tuple[Setting, str, list[Row]]], styles: dict[str, S
 
 
 def _plain_ticks(plot: 'Axes') -> None:
-    """200 and 500 rather than 2 × 10²."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    """200 and 500 rather than 2 × 10², three at least."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    plot.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = plot.get_xlim()
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(ticks) > 2:
+            break
+    plot.xaxis.set_major_locator(FixedLocator(ticks))
     plot.xaxis.set_minor_locator(NullLocator())
     plot.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
     plot.grid(alpha=0.3)

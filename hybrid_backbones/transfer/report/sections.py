@@ -1,7 +1,8 @@
 """What the report says, section by section: words, tables and plots, for the page and for Markdown alike."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..rows import Row, describe
@@ -52,16 +53,19 @@ def summary(results: Results) -> list[tuple[str, str]]:
     """Facts for the top: what, how many."""
     if not results.rows:
         return []
-    states = [f'{sum(r["state"] == s for r in results.rows)} {s}' for s in ('finished', 'failed', 'killed')]
-    origins = [f'{sum(r["origin"] == o for r in results.rows)} {o}' for o in ('measured', 'converted', 'quoted')]
     return [
         ('Runs', str(len(results.runs))),
         ('Profiles of cost and speed', str(len(results.profiles))),
         ('Backbones', str(len({row['identity']['backbone'] for row in results.rows}))),
         ('Settings', str(len({setting_of(row) for row in results.runs}))),
-        ('Rows', ', '.join(text for text in (*origins, *states) if not text.startswith('0 '))),
+        ('Origin of the rows', _counts(row['origin'] for row in results.rows)),
+        ('State of the rows', _counts(row['state'] for row in results.rows)),
         ('Latest row', max(row['time'] for row in results.rows).replace('T', ' ').replace('Z', ' UTC')),
     ]
+
+
+def _counts(values: Iterable[str]) -> str:
+    return ', '.join(f'{n} {value}' for value, n in Counter(values).most_common())
 
 
 def sections(results: Results) -> list[Section]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Okabe and Ito's, without yellow and black, which one ground or the other swallows.
-_COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
+# Okabe and Ito's, without yellow and black, which one ground or the other swallows, and with a lighter blue.
+_COLOURS = ('#1A80C4', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 # plotly's name, matplotlib's, and a character.
 _SYMBOLS = (
     ('circle', 'o', '●'),
@@ -30,7 +30,9 @@ class Style:
 
     def marker(self, size: int) -> dict[str, Any]:
         """plotly's marker."""
-        return dict(color=self.colour, symbol=self.symbol, size=size)
+        # These have less area at the same size.
+        slender = self.symbol == 'star' or self.symbol.startswith('triangle')
+        return dict(color=self.colour, symbol=self.symbol, size=size * (1.3 if slender else 1))
 
 
 def family_styles(families: Sequence[str]) -> dict[str, Style]:

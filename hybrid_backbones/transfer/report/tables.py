@@ -42,7 +42,7 @@ class Column:
 
     def format(self, cell: Cell) -> str:
         """As it is read; an en dash for what is not known."""
-        if cell is None or cell == '':
+        if cell is None:
             return '–'
         if self.digits is None or isinstance(cell, str):
             return str(cell)
@@ -84,54 +84,43 @@ def results_table(results: Results) -> Table:
     shown = [name for name in SHOWN if any(name in (row.get('metrics') or {}) for row in results.runs)]
     columns = [
         Column('backbone'),
-        Column('family', filtered=True),
-        Column('framework', filtered=True),
-        Column('dataset', filtered=True),
-        Column('schedule', filtered=True),
-        Column('tier', filtered=True),
-        Column('weights'),
-        Column('backbone is', filtered=True),
-        Column('seed', 0),
-        Column('origin', filtered=True),
-        Column('state', filtered=True),
+        *(Column(title, filtered=True) for title in ('framework', 'dataset', 'schedule', 'backbone is', 'origin')),
         *(Column(metric_title(name), 1) for name in shown),
         Column('mean', 2),
         Column('± std', 2),
         Column('seeds', 0),
         Column('rank', 0),
         *(column for column, _ in _COST_COLUMNS),
+        *(Column(title, filtered=True) for title in ('state', 'family', 'tier')),
+        Column('weights'),
+        Column('seed', 0),
         Column('time, min', 1),
     ]
     rows, faint = [], set()
     for i, row in enumerate(results.runs):
+        identity, backbone = row['identity'], backbone_of(row)
         group, rank = groups.get((setting_of(row), candidate_of(row)), (None, None))
         if group is None or row not in group.rows:
             group = None
             faint.add(i)
         rows.append(
             [
-                *_identity_cells(row),
+                backbone,
+                *(identity[key] for key in ('framework', 'dataset', 'schedule')),
+                'frozen' if identity['frozen'] else 'trained',
+                row['origin'],
                 *((row.get('metrics') or {}).get(name) for name in shown),
                 *((group.mean, group.deviation, len(group.rows), rank) if group else (None,) * 4),
                 *(read(row) for _, read in _COST_COLUMNS),
+                row['state'],
+                family_of(backbone),
+                identity['tier'],
+                weights_cell(row),
+                identity['seed'],
                 number(row, 'seconds', scale=1 / 60),
             ]
         )
     return Table('Runs', columns, rows, faint).without_empty_columns()
-
-
-def _identity_cells(row: Row) -> list[Cell]:
-    identity, backbone = row['identity'], backbone_of(row)
-    return [
-        backbone,
-        family_of(backbone),
-        *(identity[key] for key in ('framework', 'dataset', 'schedule', 'tier')),
-        weights_cell(row),
-        'frozen' if identity['frozen'] else 'trained',
-        identity['seed'],
-        row['origin'],
-        row['state'],
-    ]
 
 
 def weights_cell(row: Row) -> str:
@@ -176,7 +165,7 @@ def setting_table(results: Results, setting: Setting, groups: Sequence[Group]) -
     for group, rank in ranked(groups):
         score = [group.mean, group.deviation, len(group.rows)]
         costs = [group.cost(axis) for axis in AXES]
-        rows.append([rank, group.label, 'measured', *score, *costs, ', '.join(on[group.label])])
+        rows.append([rank, group.label, 'measured', *score, *costs, ', '.join(on[group.label]) or None])
     for row in others:
         costs = [axis.read(row) for axis in AXES]
         rows.append([None, backbone_of(row), row['origin'], row['metrics'][metric], None, None, *costs, None])
@@ -198,7 +187,7 @@ def profile_table(profiles: Sequence[Row]) -> Table:
     columns = [
         Column('backbone'),
         Column('family', filtered=True),
-        Column('height × width, px', filtered=True),
+        Column('height×width, px', filtered=True),
         Column('batch', 0, filtered=True),
         *(column for column, _ in _COST_COLUMNS),
         Column('textbook MACs, G', 1),
@@ -235,9 +224,9 @@ def profile_table(profiles: Sequence[Row]) -> Table:
 
 
 def size_text(row: Row) -> str:
-    """`800 × 1333`."""
+    """`800×1333`."""
     height, width = row['identity']['size']
-    return f'{height} × {width}'
+    return f'{height}×{width}'
 
 
 def growth_table(lines: dict[str, list[tuple[str, list[float], list[float]]]]) -> Table:
