@@ -160,7 +160,7 @@ def _profile(name: str, side: int, parameters: float, macs: float, chance: rando
 
 
 def _curves(metric: str, score: float, chance: random.Random) -> dict[str, list[list[float]]]:
-    losses = [[i, 0.4 + 2 / (1 + i / 2000) + chance.gauss(0, 0.03)] for i in range(500, 88000, 500)]
+    losses = [[i, 0.4 + 2 / (1 + i / 2000) + chance.gauss(0, 0.03)] for i in range(1000, 88000, 2000)]
     return {'loss': losses, metric: [[epoch * 7330, score * (1 - 0.6**epoch)] for epoch in range(1, 13)]}
 
 

@@ -13,7 +13,7 @@ from ..rows import Row
 from .grouping import AXES, Axis, Group, family_of
 from .statistics import growth_exponent
 from .styles import GREY, Style
-from .tables import metric_title, separate_fronts
+from .tables import metric_title, separate_fronts, spans_decade
 
 # Of a curve: about one for every three pixels.
 MOST_POINTS = 100
@@ -38,7 +38,8 @@ def pareto(groups: Sequence[Group], axis: Axis, styles: dict[str, Style]) -> Plo
     known = [group for group in groups if group.cost(axis) is not None]
     if not known:
         return None
-    figure = _figure(axis.title, f'{metric_title(known[0].metric)}, %', log_x=True)
+    logarithmic = spans_decade([group.cost(axis) for group in known])
+    figure = _figure(axis.title, f'{metric_title(known[0].metric)}, %', log_x=logarithmic)
     for front in separate_fronts(groups, axis):
         figure.add_scatter(
             x=[g.cost(axis) for g in front],
@@ -200,9 +201,9 @@ def _figure(x: str, y: str, *, log_x: bool) -> go.Figure:
     )
     # An explicit format: between decades of a logarithmic axis, plotly else writes only the first digit.
     common = dict(automargin=True, zeroline=False, ticks='outside', ticklen=4, showline=True, tickformat='~r')
-    figure.update_xaxes(
-        title=dict(text=x, standoff=8), type='log' if log_x else 'linear', nticks=6, tickangle=0, **common
-    )
+    figure.update_xaxes(title=dict(text=x, standoff=8), nticks=6, tickangle=0, **common)
+    if log_x:
+        figure.update_xaxes(type='log', dtick='D2')
     return figure.update_yaxes(title=dict(text=y, standoff=8), **common)
 
 

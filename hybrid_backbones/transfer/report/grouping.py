@@ -176,7 +176,9 @@ class Results:
     @cached_property
     def families(self) -> list[str]:
         """Those that plots may show."""
-        return sorted({family_of(row['identity']['backbone']) for row in self.rows if row['origin'] == 'measured'})
+        shown = [row for row in self.runs if row['origin'] == 'measured' and (_finished(row) or row.get('curves'))]
+        shown += [row for row in self.profiles if row['origin'] == 'measured']
+        return sorted({family_of(row['identity']['backbone']) for row in shown})
 
 
 def main_metric(rows: Sequence[Row]) -> str | None:

@@ -1,6 +1,5 @@
 """PNGs for Markdown: Pareto fronts of each setting, curves, growth with resolution."""
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +11,12 @@ from .figures import thinned
 from .grouping import AXES, Axis, Group, Results, Setting, family_of, setting_of
 from .sections import curve_names, growth_lines
 from .styles import GREY, Style, family_styles
-from .tables import metric_title, separate_fronts
+from .tables import metric_title, separate_fronts, spans_decade
 
 # By the anchor of a section and the title of a block; none: the whole section's.
 Pictures = dict[tuple[str, str], Path]
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -56,8 +54,10 @@ def _pareto(groups: Sequence[Group], styles: dict[str, Style], out: Path) -> Pat
             if (cost := group.cost(axis)) is not None:
                 style = styles[group.candidate.family]
                 plot.errorbar(cost, group.mean, group.deviation, fmt=style.matplotlib_marker, color=style.colour, ms=7)
-        plot.set(xlabel=axis.title, xscale='log')
-        _plain_ticks(plot)
+        known = [cost for group in groups if (cost := group.cost(axis)) is not None]
+        plot.set(xlabel=axis.title, xscale='log' if spans_decade(known) else 'linear')
+        plot.grid(alpha=0.3)
+        plot.spines[['top', 'right']].set_visible(False)
     figure.axes[0].set_ylabel(f'{metric_title(groups[0].metric)}, %')
     figure.suptitle(_plain(groups[0].setting.label), fontsize=11)
     _legend(figure, styles, {group.candidate.family for group in groups})
@@ -106,23 +106,6 @@ def _curves(drawn: Sequence[tuple[Setting, str, list[Row]]], styles: dict[str, S
         plot.spines[['top', 'right']].set_visible(False)
     _legend(figure, styles, {family_of(row['identity']['backbone']) for _, _, rows in drawn for row in rows})
     return save_figure(figure, out)
-
-
-def _plain_ticks(plot: 'Axes') -> None:
-    """200 and 500 rather than 2 × 10², three at least."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    low, high = plot.get_xlim()
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
-        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
-        if len(ticks) > 2:
-            break
-    plot.xaxis.set_major_locator(FixedLocator(ticks))
-    plot.xaxis.set_minor_locator(NullLocator())
-    plot.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-    plot.grid(alpha=0.3)
-    plot.spines[['top', 'right']].set_visible(False)
 
 
 def _legend(figure: 'Figure', styles: dict[str, Style], families: set[str]) -> None:

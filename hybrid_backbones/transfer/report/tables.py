@@ -182,6 +182,11 @@ def separate_fronts(groups: Sequence[Group], axis: Axis) -> list[list[Group]]:
     return found
 
 
+def spans_decade(costs: Sequence[float]) -> bool:
+    """Whether an axis of these costs is to be logarithmic."""
+    return min(costs) > 0 and max(costs) > 10 * min(costs)
+
+
 def profile_table(profiles: Sequence[Row]) -> Table:
     """Cost and speed of backbones alone, at each size."""
     columns = [
