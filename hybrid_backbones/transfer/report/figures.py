@@ -3,7 +3,8 @@
 Backgrounds are transparent; colours of text and grids are the page's (plots.js), so that they follow its colour scheme.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -17,6 +18,9 @@ from .tables import metric_title, separate_fronts, spans_decade
 
 # Of a curve: about one for every three pixels.
 MOST_POINTS = 100
+# Lines of a legend beneath a plot; the table has them all.
+MOST_IN_LEGEND = 16
+_DASHES = ('solid', 'dash', 'dot', 'dashdot', 'longdash')
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Plot:
     description: str
     json: str
     height: int
+    families: frozenset[str]
 
 
 def pareto(groups: Sequence[Group], axis: Axis, styles: dict[str, Style]) -> Plot | None:
@@ -48,7 +53,8 @@ def pareto(groups: Sequence[Group], axis: Axis, styles: dict[str, Style]) -> Plo
             line=dict(color=GREY, width=1.5, dash='dot', shape='hv'),
             hoverinfo='skip',
         )
-    for family in dict.fromkeys(group.candidate.family for group in known):
+    families = dict.fromkeys(group.candidate.family for group in known)
+    for family in families:
         members = [group for group in known if group.candidate.family == family]
         figure.add_scatter(
             x=[g.cost(axis) for g in members],
@@ -61,7 +67,9 @@ def pareto(groups: Sequence[Group], axis: Axis, styles: dict[str, Style]) -> Plo
         )
     score = metric_title(known[0].metric)
     title = f'{score} against {axis.title.split(",")[0]}'
-    return _plot(figure, title, f'{known[0].setting.label}: {title}, {len(known)} backbones; numbers in the table', 320)
+    return _plot(
+        figure, title, f'{known[0].setting.label}: {title}, {len(known)} backbones; numbers in the table', 320, families
+    )
 
 
 def agreement(points: Sequence[tuple[str, str, float, float]], x: str, y: str, styles: dict[str, Style]) -> Plot:
@@ -69,7 +77,8 @@ def agreement(points: Sequence[tuple[str, str, float, float]], x: str, y: str, s
     figure = _figure(f'{x}, %', f'{y}, %', log_x=False)
     ends = [min(min(p[2:]) for p in points), max(max(p[2:]) for p in points)]
     figure.add_scatter(x=ends, y=ends, mode='lines', line=dict(color=GREY, width=1.5, dash='dot'), hoverinfo='skip')
-    for family in dict.fromkeys(family for _, family, _, _ in points):
+    families = dict.fromkeys(family for _, family, _, _ in points)
+    for family in families:
         members = [point for point in points if point[1] == family]
         figure.add_scatter(
             x=[p[2] for p in members],
@@ -80,7 +89,7 @@ def agreement(points: Sequence[tuple[str, str, float, float]], x: str, y: str, s
             hovertemplate='%{customdata}<extra></extra>',
         )
     title = f'{y} against {x}'
-    return _plot(figure, title, f'{title}, {len(points)} pairs; numbers in the table', 320)
+    return _plot(figure, title, f'{title}, {len(points)} pairs; numbers in the table', 320, families)
 
 
 def z_scores(rows: Sequence[tuple[str, str, float, dict[str, float]]], styles: dict[str, Style]) -> Plot:
@@ -105,44 +114,53 @@ def z_scores(rows: Sequence[tuple[str, str, float, dict[str, float]]], styles: d
             customdata=[_lines(label, f'mean z {mean:+.2f} over {len(by_setting)} settings')],
             hovertemplate='%{customdata}<extra></extra>',
         )
-    labels = [_escaped(label if len(label) <= 28 else f'{label[:27]}…') for label, *_ in rows]
+    labels = [_shortened(label) for label, *_ in rows]
     figure.update_yaxes(tickvals=list(heights), ticktext=labels, range=[0.4, len(rows) + 0.6], showgrid=False)
     figure.update_xaxes(zeroline=True)
-    return _plot(figure, 'z-scores', f'z-scores of {len(rows)} backbones; numbers in the table', 110 + 24 * len(rows))
+    description = f'z-scores of {len(rows)} backbones; numbers in the table'
+    return _plot(figure, 'z-scores', description, 110 + 24 * len(rows), (family for _, family, _, _ in rows))
 
 
 def growth(title: str, lines: Sequence[tuple[str, list[float], list[float]]], styles: dict[str, Style]) -> Plot:
-    """Lines (backbone, pixels, values) on logarithmic axes."""
+    """Lines (backbone, pixels, values) on logarithmic axes, with their exponents in the legend."""
     figure = _figure('pixels', title, log_x=True)
     figure.update_yaxes(type='log', dtick='D2')
     figure.update_xaxes(tickformat='~s')
-    dashes = ('solid', 'dash', 'dot', 'dashdot', 'longdash')
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for name, pixels, values in lines:
         family = family_of(name)
-        style, nth = styles[family], seen.setdefault(family, 0)
+        style, dash = styles[family], _DASHES[seen[family] % len(_DASHES)]
         seen[family] += 1
         exponent = growth_exponent(pixels, values)
-        grows = f'grows as pixels^{exponent:.2f}' if exponent is not None else ''
-        hover = [
-            _lines(name, f'{_si(x)} pixels', f'{title}: {y:.4g}', grows) for x, y in zip(pixels, values, strict=True)
-        ]
+        legend, grows = ('', '') if exponent is None else (f': {exponent:.2f}', f'grows as pixels^{exponent:.2f}')
         figure.add_scatter(
+            name=_shortened(name) + legend,
             x=pixels,
             y=values,
             mode='lines+markers',
-            line=dict(color=style.colour, width=1.5, dash=dashes[nth % len(dashes)]),
+            line=dict(color=style.colour, width=1.5, dash=dash),
             marker=style.marker(7),
-            customdata=hover,
+            customdata=[
+                _lines(name, f'{_si(x)} pixels', f'{title}: {y:.4g}', grows)
+                for x, y in zip(pixels, values, strict=True)
+            ],
             hovertemplate='%{customdata}<extra></extra>',
         )
+    height = 340
+    if len(lines) <= MOST_IN_LEGEND:
+        tall = 20 * len(lines) + 12
+        height += tall
+        figure.update_layout(
+            showlegend=True, legend=dict(x=0, y=-70 / (height - tall - 90), yanchor='top', maxheight=tall)
+        )
     plotted = f'{title.split(",")[0]} against pixels'
-    return _plot(figure, plotted, f'{plotted}, {len(lines)} backbones; exponents in the table', 340)
+    return _plot(figure, plotted, f'{plotted}, {len(lines)} backbones; exponents in the table', height, seen)
 
 
 def curves(name: str, runs: Sequence[tuple[str, Row]], styles: dict[str, Style]) -> Plot:
     """A curve of several runs (label, row), over iterations; dashed for those that did not finish."""
     figure = _figure('iteration', metric_title(name), log_x=False)
+    families = {family_of(row['identity']['backbone']) for _, row in runs}
     figure.update_xaxes(tickformat='~s')
     for label, row in runs:
         points = thinned(row['curves'][name])
@@ -156,7 +174,7 @@ def curves(name: str, runs: Sequence[tuple[str, Row]], styles: dict[str, Style])
             marker=style.marker(6),
             hovertemplate='%{fullData.name}<br>iteration %{x}<br>%{y}<extra></extra>',
         )
-    return _plot(figure, metric_title(name), f'{name} over iterations, {len(runs)} runs', 300)
+    return _plot(figure, metric_title(name), f'{name} over iterations, {len(runs)} runs', 300, families)
 
 
 def thinned(points: Sequence[Sequence[float]]) -> list[Sequence[float]]:
@@ -180,6 +198,11 @@ def _costs(group: Group) -> list[tuple[Axis, float]]:
 def _lines(first: str, *others: str) -> str:
     """Hover text: plotly takes names for HTML of a kind, unless they are escaped."""
     return '<br>'.join([f'<b>{_escaped(first)}</b>', *(_escaped(other) for other in others if other)])
+
+
+def _shortened(text: str) -> str:
+    """For where there is little room, escaped."""
+    return _escaped(text if len(text) <= 28 else f'{text[:27]}…')
 
 
 def _escaped(text: str) -> str:
@@ -207,6 +230,6 @@ def _figure(x: str, y: str, *, log_x: bool) -> go.Figure:
     return figure.update_yaxes(title=dict(text=y, standoff=8), **common)
 
 
-def _plot(figure: go.Figure, title: str, description: str, height: int) -> Plot:
+def _plot(figure: go.Figure, title: str, description: str, height: int, families: Iterable[str]) -> Plot:
     # Inside a <script> nothing may look like its end.
-    return Plot(title, description, figure.to_json().replace('<', '\\u003c'), height)
+    return Plot(title, description, figure.to_json().replace('<', '\\u003c'), height, frozenset(families))

@@ -37,6 +37,10 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
     on_page_only: bool = False
 
+    def drawn_families(self) -> set[str]:
+        """Families that its plots show."""
+        return {family for block in self.blocks for plot in block.plots for family in plot.families}
+
 
 def notice(results: Results) -> str | None:
     """What is to be known before any number is read."""
