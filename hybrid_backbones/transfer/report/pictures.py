@@ -17,6 +17,7 @@ from .tables import metric_title, separate_fronts, spans_decade
 Pictures = dict[tuple[str, str], Path]
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -45,8 +46,8 @@ def _axes_of(groups: Sequence[Group]) -> list[Axis]:
 
 def _pareto(groups: Sequence[Group], styles: dict[str, Style], out: Path) -> Path:
     axes = _axes_of(groups)
-    figure = new_figure(3.2 * len(axes) + 0.4, 3.8)
-    for plot, axis in zip(figure.subplots(1, len(axes), sharey=True, squeeze=False)[0], axes, strict=True):
+    figure, plots = _grid(len(axes), columns=3)
+    for plot, axis in zip(plots, axes, strict=True):
         for front in separate_fronts(groups, axis):
             costs, means = [group.cost(axis) for group in front], [group.mean for group in front]
             plot.plot(costs, means, ':', color=GREY, drawstyle='steps-post', zorder=1)
@@ -56,24 +57,25 @@ def _pareto(groups: Sequence[Group], styles: dict[str, Style], out: Path) -> Pat
                 plot.errorbar(cost, group.mean, group.deviation, fmt=style.matplotlib_marker, color=style.colour, ms=7)
         known = [cost for group in groups if (cost := group.cost(axis)) is not None]
         plot.set(xlabel=axis.title, xscale='log' if spans_decade(known) else 'linear')
-        plot.grid(alpha=0.3)
-        plot.spines[['top', 'right']].set_visible(False)
-    figure.axes[0].set_ylabel(f'{metric_title(groups[0].metric)}, %')
+        plot.set_ylabel(f'{metric_title(groups[0].metric)}, %')
     figure.suptitle(_plain(groups[0].setting.label), fontsize=11)
     _legend(figure, styles, {group.candidate.family for group in groups})
     return save_figure(figure, out)
 
 
 def _growth(lines: dict[str, list[tuple[str, list[float], list[float]]]], styles: dict[str, Style], out: Path) -> Path:
-    figure = new_figure(3.6 * len(lines) + 0.4, 3.8)
-    for plot, (title, found) in zip(figure.subplots(1, len(lines), squeeze=False)[0], lines.items(), strict=True):
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    figure, plots = _grid(len(lines), columns=2)
+    for plot, (title, found) in zip(plots, lines.items(), strict=True):
         for name, pixels, values in found:
             style = styles[family_of(name)]
             plot.plot(pixels, values, marker=style.matplotlib_marker, color=style.colour, lw=1.2, ms=5)
-        plot.set(title=title, xlabel='pixels', xscale='log', yscale='log')
-        plot.title.set_fontsize(10)
-        plot.grid(alpha=0.3)
-        plot.spines[['top', 'right']].set_visible(False)
+        plot.set(ylabel=title, xlabel='pixels', xscale='log', yscale='log')
+        for axis in (plot.xaxis, plot.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+            axis.set_major_formatter(EngFormatter(sep=''))
+            axis.set_minor_locator(NullLocator())
     _legend(figure, styles, {family_of(name) for found in lines.values() for name, _, _ in found})
     return save_figure(figure, out)
 
@@ -89,23 +91,30 @@ def _curves_to_draw(results: Results) -> list[tuple[Setting, str, list[Row]]]:
 
 
 def _curves(drawn: Sequence[tuple[Setting, str, list[Row]]], styles: dict[str, Style], out: Path) -> Path:
-    columns = min(len(drawn), 4)
-    lines = -(-len(drawn) // columns)
-    figure = new_figure(3.8 * columns, 3 * lines + 0.6)
-    grid = figure.subplots(lines, columns, squeeze=False)
-    for plot in grid.flat[len(drawn) :]:
-        plot.set_axis_off()
-    for plot, (setting, name, rows) in zip(grid.flat, drawn, strict=False):
+    figure, plots = _grid(len(drawn), columns=4)
+    for plot, (setting, name, rows) in zip(plots, drawn, strict=True):
         for row in rows:
             style = styles[family_of(row['identity']['backbone'])]
             dash = '-' if row['state'] == 'finished' else '--'
             plot.plot(*zip(*thinned(row['curves'][name]), strict=True), dash, color=style.colour, lw=1)
         plot.set(xlabel='iteration', ylabel=_plain(metric_title(name)))
         plot.set_title(_plain(setting.label), fontsize=9)
-        plot.grid(alpha=0.3)
-        plot.spines[['top', 'right']].set_visible(False)
     _legend(figure, styles, {family_of(row['identity']['backbone']) for _, _, rows in drawn for row in rows})
     return save_figure(figure, out)
+
+
+def _grid(number: int, columns: int) -> tuple['Figure', list['Axes']]:
+    """A figure with so many plots, in rows of so many at most."""
+    columns = min(number, columns)
+    lines = -(-number // columns)
+    figure = new_figure(3.8 * columns, 3 * lines + 0.7)
+    plots = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for plot in plots[number:]:
+        plot.set_axis_off()
+    for plot in plots[:number]:
+        plot.grid(alpha=0.3)
+        plot.spines[['top', 'right']].set_visible(False)
+    return figure, plots[:number]
 
 
 def _legend(figure: 'Figure', styles: dict[str, Style], families: set[str]) -> None:
