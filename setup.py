@@ -26,11 +26,11 @@ EXTRAS = {
     # provides. 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a config.
     'lite': ['mmcv-lite>=2.0.1,<2.2'],
     # tools/transfer.py: tables of results, pages and spec files.
-    'transfer': ['filelock', 'jsonschema>=4', 'plotly>=6', 'pyyaml'],
+    'transfer': ['filelock', 'jinja2', 'jsonschema>=4', 'plotly>=6', 'pyyaml'],
     # Sweeps on clusters.
     'ray': ['ray>=2.9'],
     'slurm': ['submitit>=1.5'],
-    'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6'],
+    'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6', 'selenium>=4.11'],
 }
 
 setup(
@@ -42,7 +42,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['hybrid_backbones', 'hybrid_backbones.*']),
-    package_data={'hybrid_backbones': ['**/*.json']},
+    package_data={'hybrid_backbones': ['**/*.json', 'transfer/report/page.*', 'transfer/report/*.js']},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

@@ -1,0 +1,219 @@
+"""Rows sorted into settings, candidates and groups of seeds: what is compared with what, and what is ranked.
+
+A setting is a framework, dataset, schedule and tier, with the backbone frozen or not; a candidate is a backbone with
+its options and weights. Only rows that were measured here and finished are ranked.
+"""
+
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from ..rows import Row
+from .statistics import deviation
+
+# What a setting is ranked by: the first of these that its rows have.
+MAIN_METRICS = ('mask_AP', 'box_AP', 'mIoU')
+
+
+class Setting(NamedTuple):
+    """Where candidates are compared."""
+
+    framework: str
+    dataset: str
+    schedule: str
+    tier: str
+    frozen: bool
+
+    @property
+    def label(self) -> str:
+        parts = [self.framework, self.dataset, self.schedule]
+        parts += [] if self.tier == 'full' else [self.tier]
+        return ', '.join([*parts, *(['frozen'] if self.frozen else [])])
+
+
+class Candidate(NamedTuple):
+    """What is compared: a name with options, and the digest of the weights it started from (None: from scratch)."""
+
+    backbone: str
+    weights: str | None
+
+    @property
+    def family(self) -> str:
+        return family_of(self.backbone)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost that scores are held against.
+
+    Attributes:
+        title: With its unit.
+        read: The cost of a row in that unit; None: unknown.
+        among: What rows must share for their costs to be comparable.
+    """
+
+    key: str
+    title: str
+    read: Callable[[Row], float | None]
+    among: Callable[[Row], Hashable]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A candidate in a setting: its ranked rows, one for each seed."""
+
+    setting: Setting
+    candidate: Candidate
+    label: str
+    metric: str
+    rows: tuple[Row, ...]
+
+    @property
+    def values(self) -> list[float]:
+        return [row['metrics'][self.metric] for row in self.rows]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        return deviation(self.values)
+
+    def cost(self, axis: Axis) -> float | None:
+        """Median over the seeds."""
+        known = [value for row in self.rows if (value := axis.read(row)) is not None]
+        return statistics.median(known) if known else None
+
+    def among(self, axis: Axis) -> Hashable:
+        return axis.among(self.rows[0])
+
+
+def number(row: Row, *path: str, scale: float = 1) -> float | None:
+    """`row[path[0]][path[1]]... * scale`, None where any of it is absent."""
+    value: Any = row
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None else value * scale
+
+
+def _size(row: Row) -> Hashable:
+    return tuple(number(row, 'cost', 'size') or ())
+
+
+def _timed_where(row: Row) -> Hashable:
+    speed = row.get('speed') or {}
+    environment = row['environment']
+    return (
+        tuple(speed.get('size') or ()),
+        speed.get('batch_size'),
+        *(environment[key] for key in ('device', 'precision', 'threads')),
+    )
+
+
+def _held_where(row: Row) -> Hashable:
+    return _size(row), row['environment']['device'], row['environment']['precision']
+
+
+AXES = (
+    Axis('macs', 'MACs, G', lambda row: number(row, 'cost', 'macs', scale=1e-9), _size),
+    Axis('latency', 'latency, ms', lambda row: number(row, 'speed', 'median_s', scale=1e3), _timed_where),
+    Axis('memory', 'memory in inference, MiB', lambda row: number(row, 'memory', 'inference_mib'), _held_where),
+    Axis('training_memory', 'memory in training, MiB', lambda row: number(row, 'memory', 'training_mib'), _held_where),
+    Axis('parameters', 'parameters, M', lambda row: number(row, 'cost', 'parameters', scale=1e-6), lambda row: None),
+)
+
+
+class Results:
+    """All rows of a report, grouped."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = list(rows)
+        self.runs = [row for row in rows if row['record'] == 'run']
+        self.profiles = [row for row in rows if row['record'] == 'profile']
+
+    @cached_property
+    def labels(self) -> dict[Candidate, str]:
+        """Names of candidates: the backbone, and the weights where one backbone comes with several."""
+        files = {candidate_of(row): _weights_file(row) for row in self.runs}
+        names = {candidate: [candidate.backbone] for candidate in files}
+        for candidate, file in files.items():
+            names[candidate] += [f'{candidate.backbone}, {file}', f'{candidate.backbone}, {file} {candidate.weights}']
+        used = [Counter(levels[i] for levels in names.values()) for i in range(3)]
+        return {c: next((name for i, name in enumerate(n) if used[i][name] == 1), n[-1]) for c, n in names.items()}
+
+    @cached_property
+    def metrics(self) -> dict[Setting, str]:
+        """The metric that each setting is ranked by; settings without any are absent."""
+        of_setting: dict[Setting, list[Row]] = defaultdict(list)
+        for row in filter(_finished, self.runs):
+            of_setting[setting_of(row)].append(row)
+        return {s: metric for s in sorted(of_setting) if (metric := main_metric(of_setting[s]))}
+
+    @cached_property
+    def groups(self) -> dict[Setting, list[Group]]:
+        """Of every setting with ranked rows, best first."""
+        seeds: dict[tuple[Setting, Candidate], list[Row]] = defaultdict(list)
+        for row in filter(_finished, self.runs):
+            metric = self.metrics.get(setting_of(row))
+            if metric and math.isfinite(row['metrics'].get(metric, math.nan)):
+                seeds[setting_of(row), candidate_of(row)].append(row)
+        groups = [Group(s, c, self.labels[c], self.metrics[s], tuple(rows)) for (s, c), rows in seeds.items()]
+        by_setting = {s: [group for group in groups if group.setting == s] for s in self.metrics}
+        return {s: sorted(found, key=lambda g: (-g.mean, g.label)) for s, found in by_setting.items()}
+
+    def scores(self, setting: Setting) -> dict[Candidate, float]:
+        return {group.candidate: group.mean for group in self.groups[setting]}
+
+    @property
+    def tiers(self) -> set[str]:
+        return {row['identity']['tier'] for row in self.runs}
+
+    @cached_property
+    def families(self) -> list[str]:
+        """Those that plots may show."""
+        shown = [row for row in self.runs if row['origin'] == 'measured' and (_finished(row) or row.get('curves'))]
+        shown += [row for row in self.profiles if row['origin'] == 'measured']
+        return sorted({family_of(row['identity']['backbone']) for row in shown})
+
+
+def main_metric(rows: Sequence[Row]) -> str | None:
+    """What these rows are ranked by; None: they have no such metric."""
+    present = {name for row in rows for name, value in (row.get('metrics') or {}).items() if math.isfinite(value)}
+    return next((name for name in MAIN_METRICS if name in present), None)
+
+
+def setting_of(row: Row) -> Setting:
+    return Setting(*(row['identity'][key] for key in Setting._fields))
+
+
+def candidate_of(row: Row) -> Candidate:
+    return Candidate(backbone_of(row), row['identity']['weights_sha256'])
+
+
+def backbone_of(row: Row) -> str:
+    """Name and options: `deit_s:window_size=14`."""
+    options = ','.join(f'{key}={value!r}' for key, value in sorted(row['identity']['options'].items()))
+    name = row['identity']['backbone']
+    return f'{name}:{options}' if options else name
+
+
+def family_of(backbone: str) -> str:
+    """The first word of a name that is none of `timm` and `tiny`: a family is coloured alike wherever it is from."""
+    words = backbone.split(':')[0].split('_')
+    return next((word for word in words if word not in ('timm', 'tiny')), backbone)
+
+
+def _weights_file(row: Row) -> str:
+    if row['identity']['weights_sha256'] is None:
+        return 'from scratch'
+    return (row.get('weights') or {}).get('file') or 'pretrained'
+
+
+def _finished(row: Row) -> bool:
+    """Measured here, to the end, with metrics."""
+    return row['origin'] == 'measured' and row['state'] == 'finished' and bool(row.get('metrics'))

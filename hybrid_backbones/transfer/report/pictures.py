@@ -1,0 +1,131 @@
+"""PNGs for Markdown: Pareto fronts of each setting, curves, growth with resolution."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...visualize.figures import new_figure, save_figure
+from ..rows import Row
+from .figures import thinned
+from .grouping import AXES, Axis, Group, Results, Setting, family_of, setting_of
+from .sections import curve_names, growth_lines
+from .styles import GREY, Style, family_styles
+from .tables import metric_title, separate_fronts, spans_decade
+
+# By the anchor of a section and the title of a block; none: the whole section's.
+Pictures = dict[tuple[str, str], Path]
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_pictures(results: Results, folder: Path) -> Pictures:
+    """Draw what there is to draw, as PNGs in `folder`."""
+    styles = family_styles(results.families)
+    pictures = {
+        ('settings', setting.label): _pareto(groups, styles, folder / f'pareto_{i}_{_slug(setting)}.png')
+        for i, (setting, groups) in enumerate(results.groups.items(), 1)
+        if _axes_of(groups)
+    }
+    if lines := growth_lines(results):
+        pictures['growth', ''] = _growth(lines, styles, folder / 'growth.png')
+    if drawn := _curves_to_draw(results):
+        pictures['curves', ''] = _curves(drawn, styles, folder / 'curves.png')
+    return pictures
+
+
+def _slug(setting: Setting) -> str:
+    return re.sub('[^a-z0-9]+', '-', setting.label.lower()).strip('-')[:60]
+
+
+def _axes_of(groups: Sequence[Group]) -> list[Axis]:
+    return [axis for axis in AXES if any(group.cost(axis) is not None for group in groups)]
+
+
+def _pareto(groups: Sequence[Group], styles: dict[str, Style], out: Path) -> Path:
+    axes = _axes_of(groups)
+    figure, plots = _grid(len(axes), columns=3)
+    for plot, axis in zip(plots, axes, strict=True):
+        for front in separate_fronts(groups, axis):
+            costs, means = [group.cost(axis) for group in front], [group.mean for group in front]
+            plot.plot(costs, means, ':', color=GREY, drawstyle='steps-post', zorder=1)
+        for group in groups:
+            if (cost := group.cost(axis)) is not None:
+                style = styles[group.candidate.family]
+                plot.errorbar(cost, group.mean, group.deviation, fmt=style.matplotlib_marker, color=style.colour, ms=7)
+        known = [cost for group in groups if (cost := group.cost(axis)) is not None]
+        plot.set(xlabel=axis.title, xscale='log' if spans_decade(known) else 'linear')
+        plot.set_ylabel(f'{metric_title(groups[0].metric)}, %')
+    figure.suptitle(_plain(groups[0].setting.label), fontsize=11)
+    _legend(figure, styles, {group.candidate.family for group in groups})
+    return save_figure(figure, out)
+
+
+def _growth(lines: dict[str, list[tuple[str, list[float], list[float]]]], styles: dict[str, Style], out: Path) -> Path:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    figure, plots = _grid(len(lines), columns=2)
+    for plot, (title, found) in zip(plots, lines.items(), strict=True):
+        for name, pixels, values in found:
+            style = styles[family_of(name)]
+            plot.plot(pixels, values, marker=style.matplotlib_marker, color=style.colour, lw=1.2, ms=5)
+        plot.set(ylabel=title, xlabel='pixels', xscale='log', yscale='log')
+        for axis in (plot.xaxis, plot.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+            axis.set_major_formatter(EngFormatter(sep=''))
+            axis.set_minor_locator(NullLocator())
+    _legend(figure, styles, {family_of(name) for found in lines.values() for name, _, _ in found})
+    return save_figure(figure, out)
+
+
+def _curves_to_draw(results: Results) -> list[tuple[Setting, str, list[Row]]]:
+    rows = [row for row in results.runs if row['origin'] == 'measured' and any((row.get('curves') or {}).values())]
+    drawn = []
+    for setting in sorted({setting_of(row) for row in rows}):
+        here = [row for row in rows if setting_of(row) == setting]
+        for name in curve_names(here, results.metrics.get(setting)):
+            drawn.append((setting, name, [row for row in here if row['curves'].get(name)]))
+    return drawn
+
+
+def _curves(drawn: Sequence[tuple[Setting, str, list[Row]]], styles: dict[str, Style], out: Path) -> Path:
+    figure, plots = _grid(len(drawn), columns=4)
+    for plot, (setting, name, rows) in zip(plots, drawn, strict=True):
+        for row in rows:
+            style = styles[family_of(row['identity']['backbone'])]
+            dash = '-' if row['state'] == 'finished' else '--'
+            plot.plot(*zip(*thinned(row['curves'][name]), strict=True), dash, color=style.colour, lw=1)
+        plot.set(xlabel='iteration', ylabel=_plain(metric_title(name)))
+        plot.set_title(_plain(setting.label), fontsize=9)
+    _legend(figure, styles, {family_of(row['identity']['backbone']) for _, _, rows in drawn for row in rows})
+    return save_figure(figure, out)
+
+
+def _grid(number: int, columns: int) -> tuple['Figure', list['Axes']]:
+    """A figure with so many plots, in rows of so many at most."""
+    columns = min(number, columns)
+    lines = -(-number // columns)
+    figure = new_figure(3.8 * columns, 3 * lines + 0.7)
+    plots = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for plot in plots[number:]:
+        plot.set_axis_off()
+    for plot in plots[:number]:
+        plot.grid(alpha=0.3)
+        plot.spines[['top', 'right']].set_visible(False)
+    return figure, plots[:number]
+
+
+def _legend(figure: 'Figure', styles: dict[str, Style], families: set[str]) -> None:
+    shown = {family: style for family, style in styles.items() if family in families}
+    handles = [
+        figure.axes[0].plot([], [], style.matplotlib_marker, color=style.colour, label=_plain(family))[0]
+        for family, style in shown.items()
+    ]
+    figure.legend(handles, list(map(_plain, shown)), loc='outside lower center', ncols=8, frameon=False, fontsize=9)
+
+
+def _plain(text: str) -> str:
+    """Dollar signs would begin mathematics."""
+    return text.replace('$', r'\$')
