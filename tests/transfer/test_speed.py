@@ -280,6 +280,7 @@ def test_whole_models_run_from_arrays_to_predictions_at_the_size_asked_for(name)
         assert len(found) == model.model.roi_head.test_cfg.max_per_img
         assert found.masks.shape == (len(found), 96, 160)
     model.train().loss(2).backward()
+    assert seen[-1].shape == (2, 3, 96, 160)
     reached = [parameter.grad is not None for parameter in model.model.backbone.parameters()]
     assert all(reached)
 
