@@ -219,8 +219,9 @@ def _regions(extractor: nn.Module, maps: tuple[Tensor, ...], regions: Tensor, *_
 def model_cost(cfg: Config, size: tuple[int, int]) -> Cost:
     """Cost of a whole detector of mmdet or segmentor of mmseg for one image, without its post-processing.
 
-    The second stage of a detector sees 1000 boxes and 100 masks; both tools leave out the auxiliary heads of
-    segmentors, which serve training only, but count their parameters.
+    As papers count, with mmdet 2's and mmseg's `get_flops`: the second stage of a detector sees 1000 boxes and 100
+    masks; auxiliary heads of segmentors, which serve training, count with their parameters only. Models that decide by
+    values what they do are run, with memory.
 
     Args:
         cfg: With a `model`; nothing of it is loaded or changed.

@@ -1,6 +1,6 @@
 """What operators of PyTorch cost: formulas beside those of its FLOP counter, and which operators are free.
 
-As everywhere in papers, a multiplication with an addition is the unit, and only where weights or tokens are summed over:
+As in papers, a multiplication with an addition is the unit, and only where weights or tokens are summed over:
 convolutions, matrix products, attention. Here also Fourier transforms and products of spectra, which stand for a
 convolution. Normalisation, activation functions, pooling, interpolation (RoIAlign and deformed sampling are that) and
 whatever only moves numbers are free. An operator is free by what PyTorch says of it, or by its name in `FREE`.
@@ -20,32 +20,28 @@ from torch.utils.flop_counter import flop_registry
 aten = torch.ops.aten
 
 # Operators of aten that neither a tag nor their schema tells to be free.
-FREE = frozenset(
-    # Copies and choices of numbers.
-    """_to_copy copy copy_ cat stack repeat flip roll index _unsafe_index index_put index_put_ index_select gather scatter
-    scatter_ scatter_add scatter_add_ take masked_select masked_scatter masked_scatter_ embedding constant_pad_nd reflection_pad2d
-    replication_pad2d _unsafe_view _reshape_copy pixel_shuffle pixel_unshuffle im2col col2im channel_shuffle tril triu
-    unique_consecutive _unique2 nonzero where resize_ _resize_output_ set_ item _local_scalar_dense contiguous
-    lift_fresh_copy detach_ as_strided_ is_same_size equal
-    """.split()
-    # New tensors like another, filled or not.
-    + """empty_like zeros_like ones_like full_like rand_like randn_like new_empty new_empty_strided new_full new_ones
-    new_zeros fill fill_ zero zero_ uniform_ normal_ bernoulli bernoulli_ native_dropout
-    """.split()
-    # Sums along an axis that PyTorch does not tag as such, sorting.
-    + 'cumsum cumsum_ cumprod sort topk kthvalue median argsort max min aminmax bincount searchsorted isin'.split()
-    # Normalisation and softmax.
-    + """native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm
-    miopen_batch_norm native_layer_norm native_group_norm _fused_rms_norm _softmax _safe_softmax _log_softmax glu
-    _weight_norm_interface
-    """.split()
-    # Pooling and interpolation.
-    + """max_pool2d_with_indices avg_pool2d avg_pool3d max_pool3d_with_indices _adaptive_avg_pool2d
-    adaptive_max_pool2d upsample_nearest1d upsample_linear1d upsample_nearest2d _upsample_nearest_exact2d
-    upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa grid_sampler_2d
-    cudnn_grid_sampler
-    """.split()
-)
+_FREE = {
+    'copies and choices of numbers': """
+        _to_copy copy copy_ cat stack repeat flip roll index _unsafe_index index_put index_put_ index_select gather
+        scatter scatter_ scatter_add scatter_add_ take masked_select masked_scatter masked_scatter_ embedding
+        constant_pad_nd reflection_pad2d replication_pad2d _unsafe_view _reshape_copy pixel_shuffle pixel_unshuffle
+        channel_shuffle im2col col2im tril triu nonzero unique_consecutive _unique2 resize_ set_ as_strided_
+        _local_scalar_dense equal""",
+    'new tensors like another': """
+        empty_like zeros_like ones_like full_like rand_like randn_like new_empty new_empty_strided new_full new_ones
+        new_zeros fill fill_ zero zero_ uniform_ normal_ bernoulli bernoulli_ native_dropout""",
+    'sums along an axis, and order': """
+        cumsum cumsum_ cumprod sort topk kthvalue median argsort max min aminmax bincount searchsorted isin""",
+    'normalisation and softmax': """
+        native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm
+        miopen_batch_norm native_layer_norm native_group_norm _fused_rms_norm _softmax _safe_softmax _log_softmax glu
+        _weight_norm_interface""",
+    'pooling and interpolation': """
+        max_pool2d_with_indices max_pool3d_with_indices avg_pool2d avg_pool3d _adaptive_avg_pool2d adaptive_max_pool2d
+        upsample_linear1d upsample_nearest1d upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d
+        _upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa grid_sampler_2d cudnn_grid_sampler""",
+}
+FREE = frozenset(name for names in _FREE.values() for name in names.split())
 FREE_OF_TORCHVISION = frozenset(['nms', 'roi_align', 'roi_pool', 'ps_roi_align', 'ps_roi_pool'])
 
 
@@ -80,6 +76,10 @@ def _multi_head_attention(q: Tensor, k: Tensor, v: Tensor, dim: int, *_: Any, **
     """torch.nn.MultiheadAttention in one kernel, (N, T, dim): four projections around attention."""
     projections = (2 * q.shape[:-1].numel() + k.shape[:-1].numel() + v.shape[:-1].numel()) * dim * dim
     return 2 * projections + _attention(q, k, v)
+
+
+def _linear(x: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
+    return 2 * x.numel() * weight.shape[0]
 
 
 def _matrix_vector(matrix: Tensor, *_: Any, **__: Any) -> int:
@@ -129,6 +129,8 @@ FOURIER: dict[OpOverloadPacket, Callable[..., int]] = {
 FORMULAS: dict[OpOverloadPacket | OpOverload, Callable[..., int]] = {
     **FOURIER,
     # As one operator, before PyTorch chooses a kernel by device and shape, or writes it out as products.
+    aten.linear.default: _linear,
+    aten.linear: _linear,
     aten.scaled_dot_product_attention.default: _attention,
     aten.scaled_dot_product_attention: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,

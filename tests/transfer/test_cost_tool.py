@@ -39,7 +39,6 @@ def test_a_config_with_another_backbone_in_numbers():
 def test_errors_are_a_line():
     for arguments, message in (
         (['convit_x'], "'convit_x' is neither one of"),
-        (['--config', 'no.py'], 'no config no.py'),
         (['--backbone', 'deit_t'], 'give backbones by name'),
     ):
         done = _run(*arguments)
