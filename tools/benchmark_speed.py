@@ -9,15 +9,16 @@ python tools/benchmark_speed.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py{+c
 
 import argparse
 import json
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    sides = [int(side) for side in text.split('x')]
-    if len(sides) > 2 or min(sides) < 1:
-        raise ValueError(text)
-    return sides[0], sides[-1]
+    match = re.fullmatch(r'([1-9]\d*)(?:x([1-9]\d*))?', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f'expected HEIGHTxWIDTH or SIDE in pixels, as 800x1344, got {text!r}')
+    return int(match[1]), int(match[2] or match[1])
 
 
 def parse_args() -> argparse.Namespace:

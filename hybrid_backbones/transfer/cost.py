@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..registry import create_backbone, list_backbones
 from .feature_maps import build, on_meta
-from .operators import FORMULAS, FOURIER, is_free
 from .networks import create_network
+from .operators import FORMULAS, FOURIER, is_free
 from .textbook import TEXTBOOK
 
 # What a detector's second stage looks at: boxes, as many as mmdet's configs propose in testing, and of them masks, as

@@ -26,10 +26,11 @@ _FREE = {
         scatter scatter_ scatter_add scatter_add_ take masked_select masked_scatter masked_scatter_ embedding
         constant_pad_nd reflection_pad2d replication_pad2d _unsafe_view _reshape_copy pixel_shuffle pixel_unshuffle
         channel_shuffle im2col col2im tril triu nonzero unique_consecutive _unique2 resize_ set_ as_strided_
-        _local_scalar_dense equal""",
+        _local_scalar_dense equal detach_""",
     'new tensors like another': """
         empty_like zeros_like ones_like full_like rand_like randn_like new_empty new_empty_strided new_full new_ones
-        new_zeros fill fill_ zero zero_ uniform_ normal_ bernoulli bernoulli_ native_dropout""",
+        new_zeros fill fill_ zero zero_ uniform_ normal_ bernoulli bernoulli_ native_dropout linspace""",
+    'pointwise without the tag': 'floor_divide',
     'sums along an axis, and order': """
         cumsum cumsum_ cumprod sort topk kthvalue median argsort max min aminmax bincount searchsorted isin""",
     'normalisation and softmax': """

@@ -67,7 +67,7 @@ class WholeModel(nn.Module):
         self.segmentor = is_segmentor(cfg.model)
         scope = cfg.get('default_scope') or ('mmseg' if self.segmentor else 'mmdet')
         self.size = size
-        self.model = _untrained(cfg, scope)
+        self.model = _untrained(cfg, scope, size)
         with DefaultScope.overwrite_default_scope(scope):
             self.pipeline = Compose(_of_arrays(cfg, size))
         if fuse and isinstance(self.model.backbone, PyramidBackbone):
@@ -126,9 +126,10 @@ class WholeModel(nn.Module):
             setting['score_thr'] = 0.999 * float(scores.min()) if len(scores) else 0.0
 
 
-def _untrained(cfg: Config, scope: str) -> nn.Module:
+def _untrained(cfg: Config, scope: str, size: tuple[int, int]) -> nn.Module:
     model = copy.deepcopy(cfg.model)
     walk(model, _forget_checkpoint)
+    _keep_size(model.get('data_preprocessor') or {}, size)
     built = build(model, scope)
     logger = MMLogger.get_current_instance()
     level = logger.level
@@ -138,6 +139,13 @@ def _untrained(cfg: Config, scope: str) -> nn.Module:
     finally:
         logger.setLevel(level)
     return built
+
+
+def _keep_size(preprocessor: dict[str, Any], size: tuple[int, int]) -> None:
+    """Neither resize nor pad the images of a training step to the config's own size."""
+    preprocessor.pop('batch_augments', None)
+    if preprocessor.get('size'):
+        preprocessor['size'] = size
 
 
 def _forget_checkpoint(node: dict[str, Any]) -> None:

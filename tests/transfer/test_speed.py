@@ -280,6 +280,7 @@ def test_whole_models_run_from_arrays_to_predictions_at_the_size_asked_for(name)
         assert len(found) == model.model.roi_head.test_cfg.max_per_img
         assert found.masks.shape == (len(found), 96, 160)
     model.train().loss(2).backward()
+    assert seen[-1].shape == (2, 3, 96, 160)
     reached = [parameter.grad is not None for parameter in model.model.backbone.parameters()]
     assert all(reached)
 
@@ -323,12 +324,18 @@ def test_the_command_prints_and_writes_a_row_for_each(tmp_path):
     assert lines[-2].startswith('tiny_moat_0: time grows as pixels^')
 
 
-def test_the_old_form_of_a_size_is_refused():
-    done = subprocess.run(
-        [sys.executable, str(TOOL), 'cvt_13', '--size', '64', '64'], capture_output=True, text=True, timeout=120
-    )
+@pytest.mark.parametrize(
+    ('arguments', 'problem'),
+    [
+        (['--size', '64', '64'], 'unrecognized arguments: --size'),
+        (['--sizes', '64x0'], "expected HEIGHTxWIDTH or SIDE in pixels, as 800x1344, got '64x0'"),
+    ],
+)
+def test_sizes_that_could_be_misread_are_refused(arguments, problem):
+    command = [sys.executable, str(TOOL), 'cvt_13', *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert 'unrecognized arguments: --size' in done.stderr
+    assert problem in done.stderr
 
 
 def test_a_table_of_what_is_not_known_has_dashes():
