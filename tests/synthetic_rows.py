@@ -77,7 +77,16 @@ def profile_row(backbone: str = 'cvt_13', side: int = 512, **changes: Any) -> Ro
         reason=None,
         time='2025-06-01T12:00:00Z',
         seconds=30.0,
-        identity=dict(backbone=backbone, options={}, size=[side, side], batch_size=1, commit='0123abc'),
+        identity=dict(
+            backbone=backbone,
+            options={},
+            framework=None,
+            config_sha256=None,
+            size=[side, side],
+            batch_size=1,
+            precision='fp32',
+            commit='0123abc',
+        ),
         environment=ENVIRONMENT,
     )
     return _changed(row, changes)

@@ -74,7 +74,7 @@ def test_quoted_rows_are_no_measurements():
 
 def test_profiles_are_compared_too():
     old, new = (profile_row(cost=cost(18, macs, 512)) for macs in (40, 41))
-    assert 'cvt_13, 512x512, batch 1: cost: macs' in compare_with_baseline([new], [old])[0]
+    assert 'cvt_13, profile, 512x512: cost: macs' in compare_with_baseline([new], [old])[0]
 
 
 @pytest.mark.parametrize('value', [-1, float('nan')])

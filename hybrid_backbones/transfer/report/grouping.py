@@ -134,7 +134,8 @@ class Results:
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = list(rows)
         self.runs = [row for row in rows if row['record'] == 'run']
-        self.profiles = [row for row in rows if row['record'] == 'profile']
+        # Of backbones; those of whole models are in the rows of their runs.
+        self.profiles = [row for row in rows if row['record'] == 'profile' and row['identity']['framework'] is None]
 
     @cached_property
     def labels(self) -> dict[Candidate, str]:
