@@ -166,7 +166,7 @@ def _profile(job: Job, folder: Path) -> dict[str, Any]:
     name, options = identity['backbone'], identity['options']
     backbone_cost = _cost(cost.backbone_cost(name, size, **options), size)
     if identity['framework'] is None:
-        network: str | nn.Module = create_backbone(name, **options)
+        network: str | nn.Module = create_backbone(name, **options) if options else name
         total = backbone_cost
     else:
         cfg = swap_backbone(read_config(job.task['config']), name, **options)

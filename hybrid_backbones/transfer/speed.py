@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.compiling import check_compiler, compile_parts
-from .cost import UnknownOperatorError, count_cost
+from .cost import UnknownOperatorError, backbone_cost, count_cost
 from .machine import MatrixProduct, out_of_memory, peak_memory, timed, within_available_memory
 from .networks import create_network
 from .speed_rows import DEFAULTS, DTYPES, MEMORY_FORMATS, MIN_ITERATIONS, Settings, Speed
 from .whole_model import WholeModel, is_config
 
-# A CPU's allocator has all its pages after three runs.
+# A CPU's allocator has all its pages after three runs; what takes long needs fewer.
 WARM_UP = 3
 T = TypeVar('T')
 
@@ -78,19 +78,27 @@ def _interleave(
     """Run all in turn until they are stable. Returns the least seconds of the matrix product."""
     stage = 'training step' if settings.train else 'inference'
     fastest = float('inf')
-    begin = time.perf_counter()
-    for i in range(-WARM_UP, settings.iterations):
-        if i == 0:
-            begin = time.perf_counter()
+
+    def once(label: str) -> None:
+        nonlocal fastest
         fastest = min(fastest, timed(product, settings.device))
         for run in runs:
             if (seconds := run.attempt(stage, run.time)) is None:
                 run.seconds.clear()  # of fewer iterations than the others have
                 continue
-            if i >= 0:
-                run.seconds.append(seconds)
-            label = f'{i + 1}' if i >= 0 else f'warm-up {i + WARM_UP + 1}/{WARM_UP}'
+            run.seconds.append(seconds)
             progress(f'{label} {run.name}: {seconds:.3f} s')
+
+    begin = time.perf_counter()
+    for i in range(WARM_UP):
+        once(f'warm-up {i + 1}/{WARM_UP}')
+        if time.perf_counter() - begin > settings.seconds / 4:
+            break
+    for run in runs:
+        run.seconds.clear()
+    begin = time.perf_counter()
+    for i in range(settings.iterations):
+        once(f'{i + 1}')
         if i + 1 >= min(MIN_ITERATIONS, settings.iterations) and (
             all(run.error or run.result().stable for run in runs) or time.perf_counter() - begin > settings.seconds
         ):
@@ -149,13 +157,18 @@ class _Run:
     def prepare(self) -> None:
         """Count, then compile, which hides from counting."""
         with suppress(UnknownOperatorError):  # the share of the peak remains unknown, the time does not
-            # One image of the batch: networks do the same for each.
-            self.macs = count_cost(self.module, self.inputs[:1]).macs * self.settings.batch_size
+            self.macs = self._count() * self.settings.batch_size
         if self.settings.compiler and isinstance(self.module, WholeModel):
             compile_parts(self.module.model, self.settings.compiler)
         elif self.settings.compiler:
             self.module.compile(backend=self.settings.compiler)
         self.module.train(self.settings.train)
+
+    def _count(self) -> int:
+        """Multiply-adds for one image of the batch: networks do the same for each."""
+        if isinstance(self.network, str) and not isinstance(self.module, WholeModel) and not self.settings.fuse:
+            return backbone_cost(self.network, self.size).macs  # without running it
+        return count_cost(self.module, self.inputs[:1]).macs
 
     def time(self) -> float:
         """Seconds of one step of the kind that is timed."""
@@ -171,7 +184,8 @@ class _Run:
 
     def _peak(self, stage: str, step: Callable[[], None]) -> float | None:
         self.module.train(stage == 'training step')
-        step()  # what is allocated once and kept, such as compiled code, is no part of the peak
+        if (stage == 'training step') != self.settings.train:
+            step()  # what is allocated once and kept, such as compiled code, is no part of the peak
         return peak_memory(step, self.settings.device)
 
     def _autocast(self) -> Any:

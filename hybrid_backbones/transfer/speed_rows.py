@@ -31,7 +31,7 @@ class Settings:
         compiler: Backend of `torch.compile`, as `inductor`, for the backbone, and the neck of a whole model.
         device: `cpu`, `cuda`, `cuda:1`.
         iterations: At most, after `WARM_UP`.
-        seconds: No iteration starts later, once there are `MIN_ITERATIONS`.
+        seconds: No iteration starts later, once there are `MIN_ITERATIONS`; warming up ends at a quarter of it.
     """
 
     batch_size: int = 1
