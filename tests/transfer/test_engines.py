@@ -43,7 +43,7 @@ def test_ray_does_jobs_again_whose_worker_was_killed(tmp_path):
     quick, slow = profile(32), profile(64, iterations=1_000_000, seconds=5)
     killed: list[int] = []
     threading.Thread(target=_kill_the_worker_of, args=(slow, tmp_path, killed), daemon=True).start()
-    ends = dict((job.id, end) for job, end in engines.ray(tmp_path, [slow, quick], slots=2))
+    ends = {job.id: end for job, end in engines.ray(tmp_path, [slow, quick], slots=2)}
     assert len(killed) == 1
     assert ends == {quick.id: 'finished', slow.id: 'finished'}
     assert {row['id'] for row in read(tmp_path)} == ends.keys()
