@@ -124,11 +124,13 @@ def test_networks_run_in_turn_as_they_should(train):
     assert all(len(row.seconds) == 2 and min(row.seconds) > 0 and row.error is None for row in rows)
     timed = [line.split()[1].rstrip(':') for line in lines if not line.startswith('warm-up')]
     assert timed == ['Recorder', 'tiny_moat_0'] * 2
-    # Counted once, on one image; then warm-up and iterations, and twice for the memory of each kind of step.
+    # Counted once, on one image; then warm-up and iterations, and once for the memory of a step that ran already,
+    # twice for that of another.
     shape = (2, 3, 64, 96)
     assert networks[0].calls[0][:3] == ((1, 3, 64, 96), False, False)
     assert networks[0].calls[1:6] == [(shape, train, train, torch.bfloat16)] * 5
-    assert networks[0].calls[6:] == [(shape, on, on, torch.bfloat16) for on in (False, False, True, True)]
+    steps = (False, False, True) if train else (False, True, True)
+    assert networks[0].calls[6:] == [(shape, on, on, torch.bfloat16) for on in steps]
     assert networks[0].conv.weight.grad is None
     assert rows[0].macs == 2 * 8 * 27 * 16 * 24
     if rows[0].inference_mib is not None:
