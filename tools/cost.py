@@ -46,7 +46,7 @@ def costs(args: argparse.Namespace) -> dict[str, tuple]:
     from hybrid_backbones.engine.config import read_config
     from hybrid_backbones.transfer.cost import backbone_cost, model_cost
     from hybrid_backbones.transfer.swap import swap_backbone
-    from hybrid_backbones.transfer.wiring import is_segmentor
+    from hybrid_backbones.transfer.swap.wiring import is_segmentor
 
     rows = {}
     for name in args.names:

@@ -14,12 +14,10 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to read a config)
-from hybrid_backbones.transfer.check import Tolerances, compare_with_baseline
-from hybrid_backbones.transfer.engines import ENGINES
 from hybrid_backbones.transfer.report import write_report
+from hybrid_backbones.transfer.report.check import Tolerances, compare_with_baseline
 from hybrid_backbones.transfer.rows import read
-from hybrid_backbones.transfer.spec import read_spec
-from hybrid_backbones.transfer.sweep import run_sweep, status
+from hybrid_backbones.transfer.sweep import ENGINES, read_spec, run_sweep, status
 
 SPECS = Path(__file__).parents[1] / 'configs' / 'transfer'
 

@@ -12,9 +12,9 @@ from transfer.test_swap import FRAMEWORKS, UNAVAILABLE, read, swapped
 from hybrid_backbones import create_backbone
 from hybrid_backbones.backbones import PyramidBackbone
 from hybrid_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor
-from hybrid_backbones.transfer.override import difference, to_code, without_scope
-from hybrid_backbones.transfer.recipe import layer_decay
 from hybrid_backbones.transfer.swap import swap_backbone, write_swapped
+from hybrid_backbones.transfer.swap.override import difference, to_code, without_scope
+from hybrid_backbones.transfer.swap.recipe import layer_decay
 
 DOCS = FOLDER.parent / 'docs' / 'swapping.md'
 

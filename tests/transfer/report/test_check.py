@@ -1,7 +1,7 @@
 import pytest
 from synthetic_rows import cost, profile_row, run_row, speed
 
-from hybrid_backbones.transfer.check import Tolerances, compare_with_baseline
+from hybrid_backbones.transfer.report.check import Tolerances, compare_with_baseline
 
 
 def measured(score: float = 40.0, **changes):

@@ -1,8 +1,8 @@
 """Published COCO, ADE20K and Cityscapes figures: quoted with their source, none of them measured here.
 
-The table is `quoted.json`, one line per figure; `docs/results/published.md` shows it and is written by
+The table is `table.json`, one line per figure; `docs/results/published.md` shows it and is written by
 
-    python -m hybrid_backbones.transfer.quoted > docs/results/published.md
+    python -m hybrid_backbones.transfer.quoted.page > docs/results/published.md
 """
 
 import functools
@@ -69,7 +69,7 @@ class Quoted:
         }
         for field, wrong in faults.items():
             if wrong:
-                raise ValueError(f'quoted.json: {field}={getattr(self, field)!r} of {self.identity} is not allowed')
+                raise ValueError(f'table.json: {field}={getattr(self, field)!r} of {self.identity} is not allowed')
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -106,9 +106,3 @@ def published_value(
     """
     rows = [row for row in quoted(backbone, framework, dataset, schedule) if pretraining in (None, row.pretraining)]
     return min(rows, key=lambda row: (row.pretraining != USUAL, row.by != '', TRUST.index(row.trust)), default=None)
-
-
-if __name__ == '__main__':
-    from .quoted_page import page
-
-    print(page(), end='')

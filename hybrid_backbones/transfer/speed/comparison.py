@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..engine.compiling import check_compiler, compile_parts
-from .cost import UnknownOperatorError, backbone_cost, count_cost
+from ...engine.compiling import check_compiler, compile_parts
+from ..cost import UnknownOperatorError, backbone_cost, count_cost
+from ..networks import create_network
 from .machine import MatrixProduct, out_of_memory, peak_memory, timed, within_available_memory
-from .networks import create_network
-from .speed_rows import DEFAULTS, DTYPES, MEMORY_FORMATS, MIN_ITERATIONS, Settings, Speed
+from .records import DEFAULTS, DTYPES, MEMORY_FORMATS, MIN_ITERATIONS, Settings, Speed
 from .whole_model import WholeModel, is_config
 
 # A CPU's allocator has all its pages after three runs; what takes long needs fewer.

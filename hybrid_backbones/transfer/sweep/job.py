@@ -1,4 +1,4 @@
-"""One job in a process of its own: `python -m hybrid_backbones.transfer.job FOLDER` does `FOLDER/job.json`.
+"""One job in a process of its own: `python -m hybrid_backbones.transfer.sweep.job FOLDER` does `FOLDER/job.json`.
 
 It leaves `FOLDER/outcome.json`: what it adds to a row, or the error that ended it.
 """
@@ -19,18 +19,18 @@ import numpy as np
 from mmengine.runner import Runner
 from torch import nn
 
-from ..engine.config import read_config
-from ..engine.run import test, train
-from ..registry import create_backbone
-from ..visualize.runs import read_work_dir
-from . import cost
-from .quoted import published_value
+from ...engine.config import read_config
+from ...engine.run import test, train
+from ...registry import create_backbone
+from ...visualize.runs import read_work_dir
+from ..cost import Cost, backbone_cost, model_cost
+from ..quoted import published_value
+from ..speed.comparison import profile
+from ..speed.records import Settings, Speed
+from ..speed.whole_model import WholeModel
+from ..swap import build_stages, swap_backbone
+from .running import JOB_FILE, OUTCOME
 from .spec import Job
-from .speed import profile
-from .speed_rows import Settings, Speed
-from .swap import build_stages, swap_backbone
-from .sweep import JOB_FILE, OUTCOME
-from .whole_model import WholeModel
 
 WORK_DIR = 'work'
 # Of COCO's metrics as MMEngine logs them: coco/segm_mAP_50.
@@ -164,25 +164,25 @@ def _profile(job: Job, folder: Path) -> dict[str, Any]:
     """Cost, speed and memory of a backbone, or of the whole model that it is put into."""
     identity, size = job.identity, tuple(job.identity['size'])
     name, options = identity['backbone'], identity['options']
-    backbone_cost = _cost(cost.backbone_cost(name, size, **options), size)
+    alone = _cost(backbone_cost(name, size, **options), size)
     if identity['framework'] is None:
         network: str | nn.Module = create_backbone(name, **options) if options else name
-        total = backbone_cost
+        total = alone
     else:
         cfg = swap_backbone(read_config(job.task['config']), name, **options)
         cfg.merge_from_dict(job.task['options'])
-        total = _cost(cost.model_cost(cfg, size), size)
+        total = _cost(model_cost(cfg, size), size)
         network = WholeModel(cfg, size)
     settings = Settings(batch_size=identity['batch_size'], dtype=identity['precision'], **job.task['effort'])
     measured = profile(network, size, settings)
-    found: dict[str, Any] = dict(cost=total, backbone_cost=backbone_cost)
+    found: dict[str, Any] = dict(cost=total, backbone_cost=alone)
     found['memory'] = dict(inference_mib=measured.inference_mib, training_mib=measured.train_mib)
     if measured.seconds:
         found['speed'] = _speed(measured)
     return found | (dict(error=measured.error) if measured.error else {})
 
 
-def _cost(counted: cost.Cost, size: tuple[int, int]) -> dict[str, Any]:
+def _cost(counted: Cost, size: tuple[int, int]) -> dict[str, Any]:
     numbers = asdict(counted)
     del numbers['by_operator']
     return dict(numbers, size=size)

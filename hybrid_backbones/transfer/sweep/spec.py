@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
-from ..checkpoints.download import sha256
-from ..checkpoints.reading import local_file
-from ..engine.config import read_config
-from ..registry import list_backbones
-from .rows import digest, identify
-from .swap import build_stages
+from ...checkpoints.download import sha256
+from ...checkpoints.reading import local_file
+from ...engine.config import read_config
+from ...registry import list_backbones
+from ..rows import digest, identify
+from ..swap import build_stages
 
 # Height and width for which papers give the cost of detectors and segmentors.
 _SIZES = {'mmdet': [800, 1280], 'mmseg': [512, 2048]}

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..backbones import botnet, ceit, coatnet, convit, moat, replknet, slak
+from ...backbones import botnet, ceit, coatnet, convit, moat, replknet, slak
 
 
 def _pairs(size: Sequence[int], window: int | None) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from .running import execute
 from .spec import Job
-from .sweep import execute
 
 Done = tuple[Job, str]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..compat.notes import notes
+from ...compat.notes import notes
 
 _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'timm', 'numpy')
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from hybrid_backbones import list_backbones
-from hybrid_backbones.transfer.spec import Job, SpecError, read_spec
+from hybrid_backbones.transfer.sweep.spec import Job, SpecError, read_spec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / 'configs' / 'upernet_conv2former_n_shapes.py'
 
 

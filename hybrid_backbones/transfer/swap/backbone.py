@@ -14,11 +14,11 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..backbones.pyramid import PyramidBackbone
-from ..engine.config import read_config
-from ..registry import find_backbone
+from ...backbones.pyramid import PyramidBackbone
+from ...engine.config import read_config
+from ...registry import find_backbone
+from ..feature_maps import SIDE, Maps, build, choose_stages, maps_of, on_meta
 from . import recipe, wiring
-from .feature_maps import SIDE, Maps, build, choose_stages, maps_of, on_meta
 from .override import difference, write_override
 
 

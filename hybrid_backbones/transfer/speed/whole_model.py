@@ -15,13 +15,13 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 
-from ..backbones.pyramid import PyramidBackbone
-from ..datasets.roots import walk
-from ..engine.config import read_config
-from .feature_maps import build
-from .networks import parse
-from .swap import swap_backbone
-from .wiring import is_segmentor
+from ...backbones.pyramid import PyramidBackbone
+from ...datasets.roots import walk
+from ...engine.config import read_config
+from ..feature_maps import build
+from ..networks import parse
+from ..swap import swap_backbone
+from ..swap.wiring import is_segmentor
 
 # Objects in each image of a training step.
 OBJECTS = 8

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .rows import Row, describe, digest
+from ..rows import Row, describe, digest
 
 # Of the whole model and of the backbone.
 _COSTS = ('cost', 'backbone_cost')

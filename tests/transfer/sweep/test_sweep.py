@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hybrid_backbones import create_backbone
-from hybrid_backbones.transfer.job import frozen
 from hybrid_backbones.transfer.rows import Row, read
-from hybrid_backbones.transfer.spec import Job, read_spec
-from hybrid_backbones.transfer.sweep import BEGUN, JOBS, LOG, execute
+from hybrid_backbones.transfer.sweep.job import frozen
+from hybrid_backbones.transfer.sweep.running import BEGUN, JOBS, LOG, execute
+from hybrid_backbones.transfer.sweep.spec import Job, read_spec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TOOL = ROOT / 'tools' / 'transfer.py'
 # Until it is stopped.
 LONG = """

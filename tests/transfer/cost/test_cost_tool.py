@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hybrid_backbones.transfer.cost import backbone_cost
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'cost.py'
+TOOL = Path(__file__).parents[3] / 'tools' / 'cost.py'
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess:

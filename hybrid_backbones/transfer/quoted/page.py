@@ -1,6 +1,6 @@
 """`docs/results/published.md`, from the records of `quoted.json`."""
 
-from .quoted import Quoted, quoted
+from .table import Quoted, quoted
 
 FRAMEWORKS = {
     'mask_rcnn': 'Mask R-CNN',
@@ -17,7 +17,7 @@ HEAD = """# Published results
 
 Figures that others published, **quoted** so that measured ones can be held against them. None was measured here: those
 are in [README.md](README.md), with the difference to the published value where there is one. This page is written by
-`python -m hybrid_backbones.transfer.quoted` from `hybrid_backbones/transfer/quoted.json`.
+`python -m hybrid_backbones.transfer.quoted.page` from `hybrid_backbones/transfer/quoted/table.json`.
 
 - A number is as its source states it, unless the note beside it says how it was come by. Those with a dagger (†) are
   **unverified**: no text that states them was read, they are recollections of the paper. Do not cite them.
@@ -100,3 +100,7 @@ def _number(row: Quoted, metric: str) -> str:
     if metric not in row.metrics:
         return ''
     return f'{row.metrics[metric]}{"" if row.is_verified(metric) else DAGGER}'
+
+
+if __name__ == '__main__':
+    print(page(), end='')

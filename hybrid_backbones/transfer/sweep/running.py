@@ -25,8 +25,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..rows import Row, append, describe, read
 from .environment import commit, environment
-from .rows import Row, append, describe, read
 from .spec import Job, model_profile
 
 JOBS = 'jobs'

@@ -13,8 +13,8 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from ..backbones.plain import PlainBackbone
-from ..backbones.pyramid import PyramidBackbone
+from ...backbones.plain import PlainBackbone
+from ...backbones.pyramid import PyramidBackbone
 
 OURS = 'LayerDecayOptimWrapperConstructor'
 ADAMW = dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)

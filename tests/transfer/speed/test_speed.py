@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hybrid_backbones.transfer.machine import (
+from hybrid_backbones.transfer.networks import create_network
+from hybrid_backbones.transfer.speed import compare, profile
+from hybrid_backbones.transfer.speed.machine import (
     MatrixProduct,
     available_memory,
     out_of_memory,
     peak_memory,
     within_available_memory,
 )
-from hybrid_backbones.transfer.networks import create_network
-from hybrid_backbones.transfer.speed import compare, profile
-from hybrid_backbones.transfer.speed_rows import Settings, Speed, growth, growth_exponent, table
-from hybrid_backbones.transfer.whole_model import WholeModel
+from hybrid_backbones.transfer.speed.records import Settings, Speed, growth, growth_exponent, table
+from hybrid_backbones.transfer.speed.whole_model import WholeModel
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TOOL = ROOT / 'tools' / 'benchmark_speed.py'
 DETECTOR = str(ROOT / 'configs' / 'maskrcnn_conv2former_n_shapes.py')
 SEGMENTOR = str(ROOT / 'configs' / 'upernet_conv2former_n_shapes.py')
@@ -223,7 +223,7 @@ import torch
 from torch import nn
 
 from hybrid_backbones.transfer.speed import compare
-from hybrid_backbones.transfer.speed_rows import Settings, table
+from hybrid_backbones.transfer.speed.records import Settings, table
 
 
 class Wide(nn.Sequential):

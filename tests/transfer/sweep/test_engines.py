@@ -12,8 +12,8 @@ import pytest
 
 from hybrid_backbones.transfer import engines
 from hybrid_backbones.transfer.rows import FILE, read
-from hybrid_backbones.transfer.spec import Job
-from hybrid_backbones.transfer.sweep import BEGUN, JOBS
+from hybrid_backbones.transfer.sweep.running import BEGUN, JOBS
+from hybrid_backbones.transfer.sweep.spec import Job
 
 
 def profile(size: int, **effort) -> Job:

@@ -21,9 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..registry import create_backbone, list_backbones
-from .feature_maps import build, on_meta
-from .networks import create_network
+from ...registry import create_backbone, list_backbones
+from ..feature_maps import build, on_meta
+from ..networks import create_network
 from .operators import FORMULAS, FOURIER, is_free
 from .textbook import TEXTBOOK
 
@@ -76,7 +76,7 @@ class _Watch(TorchDispatchMode):
             raise UnknownOperatorError(
                 f'{func}, run by {module}: nothing says what it costs. Give it a formula, in FLOPs (2 per MAC), by '
                 f'torch.utils.flop_counter.register_flop_formula(torch.ops.{packet}), or, if it multiplies nothing '
-                'that counts, its name to FREE in hybrid_backbones/transfer/operators.py'
+                'that counts, its name to FREE in hybrid_backbones/transfer/cost/operators.py'
             )
         return out
 

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from .feature_maps import PYRAMID, Maps
+from ..feature_maps import PYRAMID, Maps
 
 # Keys of a model that nothing of ours can stand behind, with what they are.
 FOREIGN = {

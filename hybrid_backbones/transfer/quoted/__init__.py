@@ -1,0 +1,5 @@
+"""Published COCO, ADE20K and Cityscapes figures, each with its source."""
+
+from .table import METRICS, Quoted, published_value, quoted
+
+__all__ = ['METRICS', 'Quoted', 'published_value', 'quoted']
