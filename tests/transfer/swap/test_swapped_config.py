@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from test_configs import CONFIGS, FOLDER, backbone_of
-from transfer.test_swap import FRAMEWORKS, UNAVAILABLE, read, swapped
+from transfer.swap.test_swap import FRAMEWORKS, UNAVAILABLE, read, swapped
 
 from hybrid_backbones import create_backbone
 from hybrid_backbones.backbones import PyramidBackbone
