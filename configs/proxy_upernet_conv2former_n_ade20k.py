@@ -2,14 +2,14 @@
 
 Written for `ade20k_mini` (17 pairs to train on, 9 to validate on) and one CPU thread; any backbone takes this one's
 place with `--backbone`. The figures order backbones at this budget and are no substitute for those of the full recipe.
-What differs from `upernet_conv2former_n_ade20k.py`, for speed and for so short a run: images of 192 pixels, a head of
+What differs from `upernet_conv2former_n_ade20k.py`, for speed and for so short a run: images of 160 pixels, a head of
 an eighth of the width with GroupNorm and without dropout, no auxiliary head, layer scale that starts at 1, no drop
 path, one learning rate for all layers. BatchNorm in a backbone learns, with a checkpoint or without.
 """
 
 _base_ = './upernet_conv2former_n_ade20k.py'
 
-crop_size = (192, 192)
+crop_size = (160, 160)
 max_iters = 200
 width = 64
 
