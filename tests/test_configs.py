@@ -94,7 +94,7 @@ def test_builds_and_fits_together(name, monkeypatch):
     assert sum(len(group['params']) for group in optimizer.param_groups) == len(list(model.parameters()))
     rates = {group['lr'] for group in optimizer.param_groups}
     assert max(rates) == pytest.approx(cfg.optim_wrapper.optimizer.lr)
-    flat = name.startswith(SHORT) or backbone_of(name) in FLAT | SWIN
+    flat = name.startswith('overfit') or backbone_of(name) in FLAT | SWIN
     assert len(rates) == 1 if flat else len(rates) > 4
 
 
