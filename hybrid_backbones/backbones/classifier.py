@@ -27,6 +27,7 @@ class Classifier(nn.Module):
         self.head = backbone.build_head(num_classes)
         self.checkpoint_renames = backbone.checkpoint_renames
         self.convert_checkpoint = backbone.convert_checkpoint
+        self.checkpoint_advice = backbone.checkpoint_advice
         self.register_state_dict_post_hook(_side_by_side)
         self.register_load_state_dict_pre_hook(_apart)
 

@@ -91,6 +91,10 @@ class PyramidBackbone(BaseModule):
         """Tensors of a file before their keys are renamed, where published ones differ in more than names."""
         return state
 
+    def checkpoint_advice(self, state: dict[str, Tensor]) -> str:
+        """What to do about a file that does not fit, whose renamed tensors these are."""
+        return 'Give the arch that the file was made for, or the file of this arch.'
+
     @property
     @abstractmethod
     def min_size(self) -> int:

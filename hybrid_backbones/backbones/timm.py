@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
+from .efficientnet_files import ADVICE, is_file_of_efficientnet_pytorch, named_as_timm, pads_as_tensorflow
 from .pyramid import PyramidBackbone
 from .timm_network import absent, complete, last_layers, layers_of, parse_name, without_weights
 
@@ -72,6 +73,7 @@ class _Layout(nn.Module):
     timm_efficientnet_b0=dict(arch='efficientnet_b0', out_norm=False),
     timm_efficientnet_b4=dict(arch='efficientnet_b4', out_norm=False),
     timm_efficientnet_lite0=dict(arch='efficientnet_lite0', out_norm=False),
+    timm_tf_efficientnet_lite0=dict(arch='tf_efficientnet_lite0', out_norm=False),
 )
 class TimmPyramid(PyramidBackbone):
     """A network of timm as a pyramid of strides 4, 8, 16, 32.
@@ -218,7 +220,13 @@ class TimmPyramid(PyramidBackbone):
         return tuple(sorted({name.rpartition('.')[2] for name in names}))
 
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """timm's own conversion of published files, and of tables that were learned at another size."""
+        """timm's own conversion of published files, and of tables that were learned at another size.
+
+        Of EfficientNet-PyTorch's, which timm does not know, ours.
+        """
+        if is_file_of_efficientnet_pytorch(state):
+            network = without_weights(self.name, self.options)
+            return named_as_timm(state, network) if pads_as_tensorflow(network) else state
         convert = getattr(sys.modules[type(self.trunk).__module__], 'checkpoint_filter_fn', None)
         if convert is None or any(key.startswith('trunk.') for key in state):
             return state
@@ -226,6 +234,9 @@ class TimmPyramid(PyramidBackbone):
             return convert(state, without_weights(self.name, self.options))
         except (AttributeError, KeyError, RuntimeError):
             return state  # of another network; what is known here and what is not goes into the error
+
+    def checkpoint_advice(self, state: dict[str, Tensor]) -> str:
+        return ADVICE if is_file_of_efficientnet_pytorch(state) else super().checkpoint_advice(state)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         self._check_input(x)

@@ -93,13 +93,8 @@ def verify(file: Path, path: Path, published: str, origin: str) -> None:
     Raises:
         CheckpointError: Another hash; both are named.
     """
-    found, record = sha256(file), record_of(path)
     again = f'delete it, and get it again from {origin}' if file == path else f'what {origin} sent was not kept'
-    if not found.startswith(published):
-        raise CheckpointError(
-            f'{path} should have the published SHA-256 {published}, but has {found}: it is damaged or another file; '
-            f'{again}'
-        )
+    found, record = check_hash(file, path, published, again), record_of(path)
     known = _recorded(record)
     if known is None:
         with written_whole(record) as temporary:
@@ -109,6 +104,30 @@ def verify(file: Path, path: Path, published: str, origin: str) -> None:
             f'{path} had the SHA-256 {known} when it was first used, and has {found} now: it is damaged or was '
             f'replaced; {again}. If you trust the new one, delete the record of the old one, {record}'
         )
+
+
+def check_hash(file: Path, path: Path, published: str, again: str) -> str:
+    """Hold a file to its published hash, or what is known of its beginning.
+
+    Args:
+        file: What is checked.
+        path: Its place, for the message.
+        published: SHA-256 in hexadecimal or what it begins with, '' for unknown.
+        again: How to get it once more, for the message.
+
+    Returns:
+        Its hash.
+
+    Raises:
+        CheckpointError: Another hash; both are named.
+    """
+    found = sha256(file)
+    if not found.startswith(published):
+        raise CheckpointError(
+            f'{path} should have the published SHA-256 {published}, but has {found}: it is damaged or another file; '
+            f'{again}'
+        )
+    return found
 
 
 def sha256(file: Path) -> str:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ class Match:
         missing: Keys of the trunk that the file does not have.
         unexpected: Keys of the file that the network does not know.
         reshaped: Keys of both that have another shape.
+        twins: Other backbones that a complete file fits as well: what sets them apart is not in its tensors.
     """
 
     backbone: str
@@ -67,6 +68,7 @@ class Match:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     reshaped: tuple[str, ...]
+    twins: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -90,6 +92,8 @@ class Match:
             keys = getattr(self, title)
             if keys:
                 lines.append(f'  {len(keys)} {title}: {", ".join(keys[:4])}{", ..." if len(keys) > 4 else ""}')
+        if self.twins:
+            lines.append(f'  or, as its tensors do not tell: {", ".join(self.twins)}')
         return '\n'.join(lines)
 
 
@@ -120,7 +124,8 @@ def match_state(state: State, limit: int = 3) -> list[Match]:
             matches += [_compare(shapes, name, fused=True) for name in near]
     matches.sort(key=_closeness, reverse=True)
     if matches and matches[0].complete:
-        return matches[:1]
+        twins = tuple(match.backbone for match in matches[1:] if match.complete)
+        return [replace(matches[0], twins=twins)]
     best = {match.backbone: match for match in reversed(matches) if match.likeness >= _LIKENESS}
     return sorted(best.values(), key=_closeness, reverse=True)[:limit]
 

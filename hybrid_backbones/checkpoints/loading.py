@@ -78,7 +78,11 @@ def rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
 
 
 def _check(
-    network: nn.Module, source: str | Path, state: dict[str, Tensor], own: dict[str, Tensor], missing: set[str]
+    network: 'PyramidBackbone | Classifier',
+    source: str | Path,
+    state: dict[str, Tensor],
+    own: dict[str, Tensor],
+    missing: set[str],
 ) -> None:
     unexpected = state.keys() - own.keys()
     shapes = [
@@ -97,7 +101,7 @@ def _check(
         lines.append(f'  {len(unexpected)} only in the file: {", ".join(sorted(unexpected)[:5])}')
     if missing:
         lines.append(f'  {len(missing)} only in the network: {", ".join(sorted(missing)[:5])}')
-    lines.append('Give the arch that the file was made for, or the file of this arch. Nothing was loaded.')
+    lines.append(f'{network.checkpoint_advice(state)} Nothing was loaded.')
     raise CheckpointError('\n'.join(lines))
 
 

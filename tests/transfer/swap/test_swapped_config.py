@@ -202,6 +202,8 @@ def test_options():
         swapped('UperNet', 'deit_t', out_indices=(0, 1))
     with pytest.raises(FileNotFoundError, match=r'no checkpoint absent\.pth for deit_t'):
         swapped('UperNet', 'deit_t', checkpoint='absent.pth')
+    cfg = swapped('UperNet', 'deit_t', checkpoint='hybrid://deit_t_in1k')
+    assert cfg.model.backbone.init_cfg.checkpoint == 'hybrid://deit_t_in1k'
     with pytest.raises(FileNotFoundError, match=r'no config absent\.py'):
         swap_backbone('absent.py', 'deit_t')
 
