@@ -86,10 +86,6 @@ def test_the_table_in_the_documentation_is_the_index():
     assert text.partition('<!-- tools/weights.py list --markdown -->\n')[2].strip() == table(markdown=True)
 
 
-def test_the_index_is_installed_with_the_package():
-    assert "'checkpoints/published.json'" in (ROOT / 'setup.py').read_text()
-
-
 @pytest.mark.parametrize(
     ('name', 'near'), [('cvt_13', 'cvt_13_in1k'), ('moat_9', 'moat_0_in1k'), ('x', 'weights.py list')]
 )

@@ -46,10 +46,6 @@ def test_no_two_records_are_one_setting():
     assert len(labels) == len({backbone for backbone, _ in labels})
 
 
-def test_table_is_installed():
-    assert "'**/*.json'" in (ROOT / 'setup.py').read_text()
-
-
 @pytest.mark.parametrize(
     'change',
     [
