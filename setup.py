@@ -13,6 +13,11 @@ REQUIRES = [
     'timm>=1.0,<2',
     'safetensors>=0.4',
     'tqdm',
+    # Results of sweeps: rows, specs and pages. torch and MMEngine bring all but jsonschema.
+    'filelock',
+    'jinja2',
+    'jsonschema>=4',
+    'pyyaml',
     # mmsegmentation imports these two and declares neither.
     'ftfy',
     'regex',
@@ -29,8 +34,8 @@ EXTRAS = {
     # For those who have no mmcv: the same Python code without compiled operators, which hybrid_backbones.compat
     # provides. 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a config.
     'lite': ['mmcv-lite>=2.0.1,<2.2'],
-    # tools/transfer.py: tables of results, pages and spec files.
-    'transfer': ['filelock', 'jinja2', 'jsonschema>=4', 'plotly>=6', 'pyyaml'],
+    # Plots of the page that tools/transfer.py report writes.
+    'transfer': ['plotly>=6'],
     # Sweeps on clusters.
     'ray': ['ray>=2.9; python_version < "3.14"'],  # it has no newer wheels
     'slurm': ['submitit>=1.5'],

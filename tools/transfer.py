@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     look = commands.add_parser('status', help='how far it is')
     for command in (run, look):
         command.add_argument('spec', nargs='?', help='what to measure, a YAML file')
-        command.add_argument('--tier', choices=[path.stem for path in SPECS.glob('*.yaml')], help='in place of a spec')
+        command.add_argument('--tier', choices=['smoke', 'proxy', 'full'], help='our spec of that tier')
         command.add_argument(
             '--results', type=Path, help='results folder; default: work_dirs/transfer/NAME_OF_THE_SPEC'
         )
