@@ -14,6 +14,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to read a config)
+from hybrid_backbones.transfer.quoted import quoted_rows
 from hybrid_backbones.transfer.report import write_report
 from hybrid_backbones.transfer.report.check import Tolerances, compare_with_baseline
 from hybrid_backbones.transfer.rows import read
@@ -46,6 +47,7 @@ def parse_args() -> argparse.Namespace:
         )
     report = commands.add_parser('report', help='CSV, Markdown and a page of what there is')
     report.add_argument('--out', type=Path, help='folder for them; default: report/ in the results folder')
+    report.add_argument('--quoted', action='store_true', help='published figures beside them, marked and not ranked')
     report.add_argument('--title', default='Transfer of backbones')
     check = commands.add_parser('check', help='compare with a baseline; exit status 1 where something deviates')
     check.add_argument('--baseline', type=Path, required=True, help='results folder that is known to be good')
@@ -82,7 +84,9 @@ def _status(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     if not args.results.is_dir():
         raise FileNotFoundError(f'no results folder {args.results}; tools/transfer.py run writes one')
-    for path in write_report(read(args.results), args.out or args.results / 'report', args.title):
+    rows = read(args.results)
+    rows += quoted_rows(rows) if args.quoted else []
+    for path in write_report(rows, args.out or args.results / 'report', args.title):
         print(path)
     return 0
 

@@ -5,9 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from synthetic_rows import profile_row, run_row
 
 from hybrid_backbones import list_backbones
-from hybrid_backbones.transfer.quoted import METRICS, Quoted, published_value, quoted
+from hybrid_backbones.transfer.quoted import METRICS, Quoted, published_value, quoted, quoted_rows
 from hybrid_backbones.transfer.quoted.page import DAGGER, DATASETS, FRAMEWORKS, page
 from hybrid_backbones.transfer.quoted.table import TRUST
 
@@ -129,3 +130,18 @@ def test_every_family_has_figures_or_is_said_to_have_none():
             assert name not in listed
         else:
             assert any(other and other.split('_')[:1] == name.split('_')[:1] for other in listed), name
+
+
+def test_rows_for_the_settings_that_were_measured():
+    measured = [run_row('cvt_13', ('cascade_mask_rcnn', 'coco', '3x', 'mask_AP', None)), profile_row()]
+    rows = quoted_rows(measured)
+    assert {row['origin'] for row in rows} == {'quoted'}
+    assert {(row['identity']['framework'], row['identity']['dataset']) for row in rows} == {
+        ('cascade_mask_rcnn', 'coco')
+    }
+    assert len({row['id'] for row in rows}) == len(rows)
+    (hornet,) = [row for row in rows if row['identity']['backbone'] == 'hornet_t']
+    assert hornet['metrics'] == {'box_AP': 51.7, 'mask_AP': 44.8}
+    # Remembered, read nowhere.
+    assert not [row for row in rows if row['identity']['backbone'] == 'conv2former_b']
+    assert quoted_rows([profile_row()]) == []
