@@ -4,8 +4,8 @@ Written for `ade20k_mini` (17 pairs to train on, 9 to validate on) and one CPU t
 place with `--backbone`. The figures order backbones at this budget and are no substitute for those of the full recipe.
 What differs from `upernet_conv2former_n_ade20k.py`, for speed and for so short a run: images of 160 pixels, a head of
 an eighth of the width with GroupNorm and without dropout, no auxiliary head, layer scale that starts at 1, no drop
-path. The learning rate is high, because a head that is slower has learned nothing by the end, and layer decay keeps
-what is pretrained from it. BatchNorm in a backbone learns, with a checkpoint or without.
+path. The learning rate is high, because a slower head has learned nothing by the end; layer decay keeps what is
+pretrained from it. BatchNorm in a backbone learns, with a checkpoint or without.
 """
 
 _base_ = './upernet_conv2former_n_ade20k.py'
