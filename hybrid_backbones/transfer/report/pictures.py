@@ -15,6 +15,10 @@ from .tables import metric_title, separate_fronts, spans_decade
 
 # By the anchor of a section and the title of a block; none: the whole section's.
 Pictures = dict[tuple[str, str], Path]
+# Backbone, pixels, values.
+Line = tuple[str, list[float], list[float]]
+# Lines that can be told apart in a picture without hover.
+CLEAR = 16
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,12 +67,22 @@ def _pareto(groups: Sequence[Group], styles: dict[str, Style], out: Path) -> Pat
     return save_figure(figure, out)
 
 
-def _growth(lines: dict[str, list[tuple[str, list[float], list[float]]]], styles: dict[str, Style], out: Path) -> Path:
+def _smallest(lines: Sequence[Line]) -> list[Line]:
+    """Of each family the line that begins lowest, where all would be a tangle."""
+    if len(lines) <= CLEAR:
+        return list(lines)
+    lowest: dict[str, Line] = {}
+    for line in sorted(lines, key=lambda line: line[2][0]):
+        lowest.setdefault(family_of(line[0]), line)
+    return list(lowest.values())
+
+
+def _growth(lines: dict[str, list[Line]], styles: dict[str, Style], out: Path) -> Path:
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
     figure, plots = _grid(len(lines), columns=2)
     for plot, (title, found) in zip(plots, lines.items(), strict=True):
-        for name, pixels, values in found:
+        for name, pixels, values in _smallest(found):
             style = styles[family_of(name)]
             plot.plot(pixels, values, marker=style.matplotlib_marker, color=style.colour, lw=1.2, ms=5)
         plot.set(ylabel=title, xlabel='pixels', xscale='log', yscale='log')
@@ -123,7 +137,9 @@ def _legend(figure: 'Figure', styles: dict[str, Style], families: set[str]) -> N
         figure.axes[0].plot([], [], style.matplotlib_marker, color=style.colour, label=_plain(family))[0]
         for family, style in shown.items()
     ]
-    figure.legend(handles, list(map(_plain, shown)), loc='outside lower center', ncols=8, frameon=False, fontsize=9)
+    columns = int(figure.get_figwidth() / 1.3)  # inches of the longest name
+    labels = list(map(_plain, shown))
+    figure.legend(handles, labels, loc='outside lower center', ncols=columns, frameon=False, fontsize=9)
 
 
 def _plain(text: str) -> str:

@@ -261,7 +261,8 @@ def _growth(results: Results) -> Section | None:
     plots = [figures.growth(title, found, family_styles(results.families)) for title, found in lines.items()]
     note = (
         'Backbones alone. Both axes are logarithmic: a slope of 1 is growth with the number of pixels, 2 with its '
-        'square, as of attention from everywhere to everywhere. Exponents are fitted over all sizes.'
+        'square, as of attention from everywhere to everywhere. Exponents are fitted over all sizes. Pictures '
+        'without hover show the smallest of each family where there are many.'
     )
     block = Block('', plots, tables.growth_table(lines))
     return Section('growth', 'Growth with resolution', [note], [block])

@@ -102,6 +102,12 @@ def test_runs_become_rows_a_failure_has_its_reason_and_is_all_that_is_done_again
     states = [json.loads(line)['state'] for line in (results / 'rows.jsonl').read_text().splitlines()]
     assert states == ['failed', 'finished', 'finished', 'failed']
 
+    written = subprocess.run([sys.executable, TOOL, 'report', results], capture_output=True, text=True, check=True)
+    assert {Path(line).name for line in written.stdout.splitlines()} >= {'report.html', 'report.md', 'report.csv'}
+    check = [sys.executable, TOOL, 'check', results, '--baseline']
+    same = subprocess.run([*check, results], capture_output=True, text=True, check=False)
+    assert (same.returncode, same.stdout) == (0, f'{results} is as {results}\n')
+
 
 def test_a_frozen_backbone_learns_nothing():
     backbone = create_backbone('tiny_moat_0', **frozen('tiny_moat_0', {})).train()
