@@ -99,7 +99,7 @@ def slurm(
     n = len(jobs)
     handles = executor.map_array(execute, [results.resolve()] * n, jobs, [threads] * n)
     by_id = {handle.job_id: job for handle, job in zip(handles, jobs, strict=True)}
-    for handle in submitit.helpers.as_completed(handles):
+    for handle in submitit.helpers.as_completed(handles, poll_frequency=2):
         yield by_id[handle.job_id], handle.result()
 
 

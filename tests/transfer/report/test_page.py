@@ -140,7 +140,11 @@ def hover_text(browser: Browser, nth: int) -> str:
     from selenium.webdriver.common.action_chains import ActionChains
 
     points = browser.driver.find_elements('css selector', '.plot .scatterlayer .point')
-    ActionChains(browser.driver, duration=20).move_by_offset(1, 1).move_to_element(points[nth]).perform()
+    bar = browser.driver.find_element('css selector', '.plot .modebar')
+    # Away from all points first, lest the text of the one before is read.
+    ActionChains(browser.driver, duration=20).move_to_element(bar).perform()
+    wait(browser, 'return !document.querySelector(".plot .hoverlayer .hovertext")')
+    ActionChains(browser.driver, duration=20).move_to_element(points[nth]).perform()
     wait(browser, 'return !!document.querySelector(".plot .hoverlayer .hovertext")')
     return browser.js('return document.querySelector(".plot .hoverlayer .hovertext").textContent')
 

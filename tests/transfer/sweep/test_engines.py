@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_backbones.transfer import engines
 from hybrid_backbones.transfer.rows import FILE, read
+from hybrid_backbones.transfer.sweep import engines
 from hybrid_backbones.transfer.sweep.running import BEGUN, JOBS
 from hybrid_backbones.transfer.sweep.spec import Job
 

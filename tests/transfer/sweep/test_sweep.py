@@ -1,12 +1,16 @@
 """Sweeps as a user runs them: every job becomes a row, whatever happens to it, and is done once."""
 
 import json
+import runpy
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from hybrid_backbones import create_backbone
 from hybrid_backbones.transfer.rows import Row, read
@@ -46,12 +50,22 @@ frozen: [true]
 """
 
 
-def command(verb: str, spec: Path, results: Path, *arguments: str) -> list[str]:
-    return [sys.executable, str(TOOL), verb, str(spec), '--results', str(results), *arguments]
+def command(verb: str, spec: Path, results: Path) -> list[str]:
+    return [sys.executable, str(TOOL), verb, str(spec), '--results', str(results)]
 
 
-def call(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
+@pytest.fixture
+def tool(monkeypatch, capsys) -> Iterator[Callable[..., tuple[int | str, str]]]:
+    """Calls tools/transfer.py in this process: exit status or message, and what it prints."""
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: object) -> tuple[int | str, str]:
+        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
+        status = runpy.run_path(str(TOOL))['main']()
+        return status, capsys.readouterr().out
+
+    yield call
+    signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -77,10 +91,10 @@ def by_state(rows: list[Row]) -> dict[str, list[Row]]:
     return {state: [row for row in rows if row['state'] == state] for state in ('finished', 'failed', 'killed')}
 
 
-def test_runs_become_rows_a_failure_has_its_reason_and_is_all_that_is_done_again(tmp_path):
+def test_runs_become_rows_a_failure_has_its_reason_and_is_all_that_is_done_again(tool, tmp_path):
     spec, results = write(tmp_path, RUNS), tmp_path / 'results'
-    done = call('run', spec, results, '--slots', '2')
-    assert done.returncode == 1, done.stdout + done.stderr
+    status, printed = tool('run', spec, '--results', results, '--slots', 2)
+    assert status == 1, printed
     rows = by_state(read(results))
     profile, run = rows['finished']
     assert (profile['record'], run['record']) == ('profile', 'run')
@@ -93,20 +107,29 @@ def test_runs_become_rows_a_failure_has_its_reason_and_is_all_that_is_done_again
     (failed,) = rows['failed']
     assert failed['reason'].startswith('ValueError: Conv2Former got an image of 8x8 pixels')
 
-    told = call('status', spec, results).stdout
+    _, told = tool('status', spec, '--results', results)
     assert told.startswith('3 jobs: 2 finished, 1 failed')
     assert 'failed: conv2former_n, profile, 8x8: ValueError: Conv2Former got an image of 8x8 pixels' in told
 
-    again = call('run', spec, results)
-    assert '3 jobs, 2 of them finished before' in again.stdout
+    _, printed = tool('run', spec, '--results', results)
+    assert '3 jobs, 2 of them finished before' in printed
     states = [json.loads(line)['state'] for line in (results / 'rows.jsonl').read_text().splitlines()]
     assert states == ['failed', 'finished', 'finished', 'failed']
 
-    written = subprocess.run([sys.executable, TOOL, 'report', results], capture_output=True, text=True, check=True)
-    assert {Path(line).name for line in written.stdout.splitlines()} >= {'report.html', 'report.md', 'report.csv'}
-    check = [sys.executable, TOOL, 'check', results, '--baseline']
-    same = subprocess.run([*check, results], capture_output=True, text=True, check=False)
-    assert (same.returncode, same.stdout) == (0, f'{results} is as {results}\n')
+    status, printed = tool('report', results)
+    assert status == 0
+    assert {Path(line).name for line in printed.splitlines()} >= {'report.html', 'report.md', 'report.csv'}
+    assert tool('check', results, '--baseline', results) == (0, f'{results} is as {results}\n')
+
+
+def test_what_cannot_be_done_is_one_line(tool, tmp_path):
+    spec = write(tmp_path, 'tier: smoke\nbackbones: [cvt13]')
+    assert tool('run', spec)[0].endswith("unknown backbone 'cvt13'. Did you mean cvt_13 or cvt_21?")
+    assert tool('run', tmp_path / 'gone.yaml')[0].startswith('no spec')
+    assert tool('report', tmp_path / 'gone')[0].startswith('no results folder')
+    assert not (tmp_path / 'gone').exists()
+    status, printed = tool('check', tmp_path, '--baseline', tmp_path)
+    assert (status, 'nothing to compare with' in printed) == (1, True)
 
 
 def test_a_frozen_backbone_learns_nothing():
@@ -115,19 +138,27 @@ def test_a_frozen_backbone_learns_nothing():
     assert not any(kept[name] for name in kept if not name.startswith('out_norms'))
 
 
-def test_ctrl_c_marks_what_was_running_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_marks_what_was_running_and_the_same_command_goes_on(tool, tmp_path):
     spec, results = write(tmp_path, LONG), tmp_path / 'results'
     (job,) = read_spec(spec)
     process = subprocess.Popen(
-        command('run', spec, results), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        command('run', spec, results),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # Tests that a shell started in the background pass on that Ctrl-C is ignored.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(lambda: begun(results, job))
     # Meanwhile it is seen at work, and left alone by another process.
-    assert '1 jobs: 1 running' in call('status', spec, results).stdout
-    other = call('run', spec, results)
-    assert 'elsewhere tiny_moat_0, profile, 1024x1024' in other.stdout
+    assert tool('status', spec, '--results', results)[1].startswith('1 jobs: 1 running')
+    assert 'elsewhere tiny_moat_0, profile, 1024x1024' in tool('run', spec, '--results', results)[1]
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 1
     assert errors.endswith('what was running is marked; the same command goes on\n')
     (row,) = read(results)
