@@ -27,7 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..layers.attention import attention
 from ..layers.depthwise import depthwise
-from ..layers.drop_path import DropPath
+from ..layers.drop_path import DropPath, check_rate
 from ..layers.linear import add_linear
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
@@ -247,6 +247,7 @@ class CvT(PyramidBackbone):
             raise ValueError(f"extra_level={extra_level!r} of CvT: expected 'conv', 'pool' or None")
         if kv_stride < 1:
             raise ValueError(f'kv_stride={kv_stride} of CvT: expected 1 or more; published weights have 2')
+        check_rate(drop_path_rate)
         channels = dims if extra_level is None else (*dims, dims[-1])
         super().__init__(channels, (4, 8, 16, 32), out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         for i, depth in enumerate(depths[: self.num_stages]):

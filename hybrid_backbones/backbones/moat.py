@@ -29,7 +29,7 @@ from ..checkpoints.tensorflow import convert_variables
 from ..layers.attention import over_windows, table_attention
 from ..layers.conv_bn import on_map
 from ..layers.depthwise import depthwise
-from ..layers.drop_path import DropPath
+from ..layers.drop_path import DropPath, check_rate
 from ..layers.folding import fold_before, fold_behind, set_weights
 from ..layers.inverted_bottleneck import bands_pay, expand_in_bands
 from ..layers.linear import add_linear, linear
@@ -323,6 +323,7 @@ class MOAT(PyramidBackbone):
         if arch in UNIT_RANGE:
             self.image_mean = self.image_std = (127.5, 127.5, 127.5)
         self.depths = depths[: self.num_stages]
+        check_rate(drop_path_rate)
         windows = dict(zip(TABLE_GRIDS, window_size or (None, None), strict=True))
         self.stem = Stem(dims[0])
         self.stages = nn.ModuleList()

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..layers.drop_path import check_rate
+
 # Arguments of timm's that are options of the class, or none of its business.
 OWN = ('pretrained', 'checkpoint_path', 'num_classes', 'in_chans', 'drop_path_rate', 'features_only', 'out_indices')
 
@@ -55,6 +57,7 @@ def complete(name: str, options: dict[str, Any], drop_path_rate: float) -> dict[
             f'{name} of timm {timm.__version__} has no forward_intermediates; install timm 1.0.31 or newer, in which '
             'every network has it'
         )
+    check_rate(drop_path_rate)
     parameters = inspect.signature(type(network)).parameters
     if 'drop_path_rate' in parameters:
         options = options | dict(drop_path_rate=drop_path_rate)

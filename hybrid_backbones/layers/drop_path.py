@@ -26,6 +26,21 @@ class DropPath(nn.Module):
         return f'rate={self.rate:g}'
 
 
+def check_rate(rate: float) -> None:
+    """Refuse what is no rate of stochastic depth.
+
+    Raises:
+        ValueError: Stochastic depth that would drop everything, or less than nothing.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f'drop_path_rate={rate} is no probability to drop a block with; give 0 or more, less than 1')
+
+
 def linear_rates(last: float, blocks: int) -> Iterator[float]:
-    """Rates that grow linearly from 0 in the first of `blocks` to `last` in the last."""
+    """Rates that grow linearly from 0 in the first of `blocks` to `last` in the last.
+
+    Raises:
+        ValueError: `last` is no probability of less than 1.
+    """
+    check_rate(last)
     return (last * i / max(1, blocks - 1) for i in range(blocks))

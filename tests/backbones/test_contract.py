@@ -157,6 +157,7 @@ def test_other_than_three_channels_is_an_error_that_gives_the_shape(name, shape)
         (dict(out_indices=(2, 1)), r'out_indices=\(2, 1\)'),
         (dict(out_indices=()), r'out_indices=\(\)'),
         (dict(frozen_stages=7), r'frozen_stages=7.*up to'),
+        (dict(drop_path_rate=7), r'drop_path_rate=7 is no probability.*less than 1'),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else '',
 )
