@@ -204,9 +204,9 @@ def backbone_of(row: Row) -> str:
 
 
 def family_of(backbone: str) -> str:
-    """The first word of a name that is none of `timm` and `tiny`: a family is coloured alike wherever it is from."""
+    """The first word of a name that is no origin or size: a family is coloured alike wherever it is from."""
     words = backbone.split(':')[0].split('_')
-    return next((word for word in words if word not in ('timm', 'tiny')), backbone)
+    return next((word for word in words if word not in ('timm', 'tf', 'tiny')), backbone)
 
 
 def _weights_file(row: Row) -> str:

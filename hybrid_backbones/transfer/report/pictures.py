@@ -21,6 +21,7 @@ Line = tuple[str, list[float], list[float]]
 CLEAR = 16
 
 if TYPE_CHECKING:
+    from matplotlib import axis as axes_of_matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -62,6 +63,8 @@ def _pareto(groups: Sequence[Group], styles: dict[str, Style], out: Path) -> Pat
         known = [cost for group in groups if (cost := group.cost(axis)) is not None]
         plot.set(xlabel=axis.title, xscale='log' if spans_decade(known) else 'linear')
         plot.set_ylabel(f'{metric_title(groups[0].metric)}, %')
+        if plot.get_xscale() == 'log':
+            _few_ticks(plot.xaxis)
     figure.suptitle(_plain(groups[0].setting.label), fontsize=11)
     _legend(figure, styles, {group.candidate.family for group in groups})
     return save_figure(figure, out)
@@ -78,8 +81,6 @@ def _smallest(lines: Sequence[Line]) -> list[Line]:
 
 
 def _growth(lines: dict[str, list[Line]], styles: dict[str, Style], out: Path) -> Path:
-    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
-
     figure, plots = _grid(len(lines), columns=2)
     for plot, (title, found) in zip(plots, lines.items(), strict=True):
         for name, pixels, values in _smallest(found):
@@ -87,11 +88,18 @@ def _growth(lines: dict[str, list[Line]], styles: dict[str, Style], out: Path) -
             plot.plot(pixels, values, marker=style.matplotlib_marker, color=style.colour, lw=1.2, ms=5)
         plot.set(ylabel=title, xlabel='pixels', xscale='log', yscale='log')
         for axis in (plot.xaxis, plot.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
-            axis.set_major_formatter(EngFormatter(sep=''))
-            axis.set_minor_locator(NullLocator())
+            _few_ticks(axis)
     _legend(figure, styles, {family_of(name) for found in lines.values() for name, _, _ in found})
     return save_figure(figure, out)
+
+
+def _few_ticks(axis: 'axes_of_matplotlib.Axis') -> None:
+    """Ticks at 1, 2, 5 of every decade of a logarithmic axis, as plain numbers."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    axis.set_major_formatter(EngFormatter(sep=''))
+    axis.set_minor_locator(NullLocator())
 
 
 def _curves_to_draw(results: Results) -> list[tuple[Setting, str, list[Row]]]:

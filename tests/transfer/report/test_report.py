@@ -149,7 +149,13 @@ def test_labels_name_weights_only_where_they_differ():
 
 @pytest.mark.parametrize(
     ('name', 'family'),
-    [('timm_convnext_t', 'convnext'), ('tiny_moat_0', 'moat'), ('deit_s:x=1_2', 'deit'), ('timm', 'timm')],
+    [
+        ('timm_convnext_t', 'convnext'),
+        ('timm_tf_efficientnet_lite0', 'efficientnet'),
+        ('tiny_moat_0', 'moat'),
+        ('deit_s:x=1_2', 'deit'),
+        ('timm', 'timm'),
+    ],
 )
 def test_family(name, family):
     assert family_of(name) == family
