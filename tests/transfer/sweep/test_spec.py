@@ -113,6 +113,13 @@ def test_what_is_no_spec_is_an_error_that_says_where(tmp_path, text, message):
         read_spec(write(tmp_path, text))
 
 
+def test_several_scales_are_for_segmentors(tmp_path):
+    detector = CONFIG.with_name('maskrcnn_conv2former_n_shapes.py')
+    frameworks = f'frameworks: [{{name: x, config: {detector}, datasets: {{shapes: null}}, multi_scale: true}}]'
+    with pytest.raises(SpecError, match='multi_scale of x: segmentors only'):
+        read_spec(write(tmp_path, f'tier: smoke\n{frameworks}'))
+
+
 def test_a_spec_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'no spec .*gone\.yaml; examples are in configs/transfer'):
         read_spec(tmp_path / 'gone.yaml')
