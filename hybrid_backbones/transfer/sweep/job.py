@@ -19,6 +19,7 @@ import numpy as np
 from mmengine.runner import Runner
 from torch import nn
 
+from ...engine.checkpoint import latest_checkpoint
 from ...engine.config import read_config
 from ...engine.run import test, train
 from ...registry import create_backbone
@@ -124,7 +125,9 @@ def percent(name: str, value: float) -> float | None:
 
 def _multi_scale(runner: Runner, folder: Path) -> dict[str, float | None]:
     config = Path(runner.work_dir) / Path(runner.cfg.filename).name
-    logged = test(str(config), runner.message_hub.get_info('last_ckpt'), work_dir=str(folder / 'multi_scale'), tta=True)
+    # Not the run's own record of it, which a run that was killed after its last iteration no longer has.
+    checkpoint = latest_checkpoint(runner.work_dir)
+    logged = test(str(config), str(checkpoint), work_dir=str(folder / 'multi_scale'), tta=True)
     return {f'{name}_ms': percent(name, logged[name]) for name in _SEGMENTATION}
 
 
