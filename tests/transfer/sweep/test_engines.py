@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import processes_of
 
 from hybrid_backbones.transfer.rows import FILE, read
 from hybrid_backbones.transfer.sweep import engines
-from hybrid_backbones.transfer.sweep.running import BEGUN, JOBS
+from hybrid_backbones.transfer.sweep.running import JOBS
 from hybrid_backbones.transfer.sweep.spec import Job
 
 
@@ -24,18 +25,12 @@ def profile(size: int, **effort) -> Job:
 
 def _kill_the_worker_of(job: Job, results: Path, killed: list[int]) -> None:
     """End the process that supervises a job, once that has begun."""
-    folder = results / JOBS / job.id
-    while not (folder / BEGUN).exists():
+    while not (doing := processes_of(results / JOBS / job.id)):
         time.sleep(0.05)
-    for stat in Path('/proc').glob('[0-9]*/cmdline'):
-        try:
-            words = stat.read_text().split('\0')
-            if str(folder) in words:
-                parent = int((stat.parent / 'stat').read_text().rpartition(')')[2].split()[1])
-                os.kill(parent, signal.SIGKILL)
-                killed.append(parent)
-        except (OSError, ValueError):
-            continue
+    for pid in doing:
+        parent = int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
+        os.kill(parent, signal.SIGKILL)
+        killed.append(parent)
 
 
 def test_ray_does_jobs_again_whose_worker_was_killed(tmp_path):

@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from processes import processes_of
 
 from hybrid_backbones import create_backbone
 from hybrid_backbones.transfer.rows import Row, read
 from hybrid_backbones.transfer.sweep.job import frozen
-from hybrid_backbones.transfer.sweep.running import BEGUN, JOBS, LOG, execute
+from hybrid_backbones.transfer.sweep.running import BEGUN, JOBS, execute
 from hybrid_backbones.transfer.sweep.spec import Job, read_spec
 
 ROOT = Path(__file__).parents[3]
@@ -82,9 +83,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
 
 
 def begun(results: Path, job: Job) -> bool:
-    """Whether its process does something of its own."""
-    log = results / JOBS / job.id / LOG
-    return (results / JOBS / job.id / BEGUN).exists() and log.exists()
+    """Whether a process of its own does it: until then its supervisor's fork holds the lock."""
+    return (results / JOBS / job.id / BEGUN).exists() and bool(processes_of(results / JOBS / job.id))
 
 
 def by_state(rows: list[Row]) -> dict[str, list[Row]]:
@@ -170,10 +170,9 @@ def test_a_killed_sweep_takes_its_jobs_with_it_and_they_are_marked_by_the_next(t
     (job,) = read_spec(spec)
     process = subprocess.Popen(command('run', spec, results), stdout=subprocess.DEVNULL, cwd=ROOT)
     wait_for(lambda: begun(results, job))
-    children = [int(pid) for pid in _children(process.pid)]
     process.kill()
     process.wait()
-    wait_for(lambda: not any(Path(f'/proc/{pid}').exists() and _alive(pid) for pid in children), 30)
+    wait_for(lambda: not processes_of(results / JOBS / job.id), 30)
     # One that takes no time in its place.
     assert read(results) == []
     effort = dict(iterations=1, seconds=1, train_memory=False)
@@ -184,11 +183,3 @@ def test_a_killed_sweep_takes_its_jobs_with_it_and_they_are_marked_by_the_next(t
     assert killed['state'] == 'killed'
     assert killed['reason'].startswith('the process that did it ended without a word; it had begun at 20')
     assert finished['state'] == 'finished'
-
-
-def _children(pid: int) -> list[str]:
-    return Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
-
-
-def _alive(pid: int) -> bool:
-    return 'State:\tZ' not in Path(f'/proc/{pid}/status').read_text()
