@@ -25,6 +25,19 @@ test_pipeline = [
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
+# tools/test.py --tta and multi_scale of a sweep: mIoU of averaged views.
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale_factor=factor, keep_ratio=True) for factor in (0.75, 1.0, 1.25)],
+            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)],
+            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
 # ADE20K's layout, read by mmseg's own base class: ADE20KDataset itself knows ADE20K's 150 classes only.
 dataset_type = 'BaseSegDataset'
 data_root = 'data/ade/ADEChallengeData2016'

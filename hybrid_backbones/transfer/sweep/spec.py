@@ -93,8 +93,8 @@ def _problems(spec: dict[str, Any], here: Path) -> list[str]:
     for framework in spec.get('frameworks', ()):
         try:
             _, values = _config(framework['config'], here)
-            if framework.get('multi_scale') and values.get('default_scope') != 'mmseg':
-                problems.append(f'multi_scale of {framework["name"]}: segmentors only; mmdet merges no masks of views')
+            if framework.get('multi_scale'):
+                problems += [f'multi_scale of {framework["name"]}: {text}' for text in _views_problems(values)]
         except (OSError, ValueError) as error:
             problems.append(f'config of {framework["name"]}: {error}')
         for name, root in framework['datasets'].items():
@@ -104,6 +104,14 @@ def _problems(spec: dict[str, Any], here: Path) -> list[str]:
         if not list_backbones(pattern):
             problems.append(f'profile: no backbone is called {pattern!r}')
     return list(dict.fromkeys(problems))
+
+
+def _views_problems(values: dict[str, Any]) -> Iterator[str]:
+    """Why a config cannot be tested at several scales."""
+    if values.get('default_scope') != 'mmseg':
+        yield 'segmentors only; mmdet merges no masks of views'
+    elif 'tta_pipeline' not in values:
+        yield 'the config has no tta_pipeline; configs/_base_/shapes_segmentation.py shows one'
 
 
 def _shorten(error: ValueError) -> str:

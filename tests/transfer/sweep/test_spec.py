@@ -118,6 +118,10 @@ def test_several_scales_are_for_segmentors(tmp_path):
     frameworks = f'frameworks: [{{name: x, config: {detector}, datasets: {{shapes: null}}, multi_scale: true}}]'
     with pytest.raises(SpecError, match='multi_scale of x: segmentors only'):
         read_spec(write(tmp_path, f'tier: smoke\n{frameworks}'))
+    segmentor = tmp_path / 'one_scale.py'
+    segmentor.write_text("default_scope = 'mmseg'")
+    with pytest.raises(SpecError, match='multi_scale of x: the config has no tta_pipeline'):
+        read_spec(write(tmp_path, f'tier: smoke\n{frameworks.replace(str(detector), str(segmentor))}'))
 
 
 def test_a_spec_that_is_not_there_is_named(tmp_path):

@@ -47,6 +47,7 @@ frameworks:
         val_dataloader.persistent_workers: false
         default_hooks.logger.interval: 1
     size: [64, 64]
+    multi_scale: true
 frozen: [true]
 """
 
@@ -98,7 +99,7 @@ def test_runs_become_rows_a_failure_has_its_reason_and_is_all_that_is_done_again
     rows = by_state(read(results))
     profile, run = rows['finished']
     assert (profile['record'], run['record']) == ('profile', 'run')
-    assert run['metrics'].keys() == {'mIoU', 'aAcc', 'mAcc'}
+    assert run['metrics'].keys() == {'mIoU', 'aAcc', 'mAcc', 'mIoU_ms', 'aAcc_ms', 'mAcc_ms'}
     assert [point[0] for point in run['curves']['loss']] == [1, 2]
     assert run['identity']['frozen'] is True
     # The whole model's, from the profile.
