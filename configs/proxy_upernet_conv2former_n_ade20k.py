@@ -37,6 +37,20 @@ test_pipeline = [
     dict(type='LoadAnnotations', reduce_zero_label=True),  # at the label's own size, so after Resize
     dict(type='PackSegInputs'),
 ]
+# The ratios that ADE20K's has to the photographs' own size, to that of `test_pipeline`.
+sides = [round(ratio * crop_size[0]) for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=(4 * side, side), keep_ratio=True) for side in sides],
+            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)],
+            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
 train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -288,12 +288,25 @@ def test_initialisation_and_constants_are_the_authors():
     assert rates == pytest.approx([0.02 * i for i in range(14)])
 
 
+@pytest.mark.parametrize('share', [0.01, 0.1])
+def test_bn_momentum_is_the_share_of_a_batch_in_the_statistics(share):
+    torch.manual_seed(0)
+    network = create_backbone('tiny_moat_0', bn_momentum=share).train()
+    network(torch.randn(2, 3, 64, 64))
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # Variances start at 1; those of a batch are near 0 with such small weights.
+            assert module.running_var.min().item() == pytest.approx(1 - share, abs=share / 4), name
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
         (dict(pool_size=4), 'pool_size=4 of MOAT: expected 2 or 3'),
         (dict(window_size=(14,)), r'window_size=\(14,\) of MOAT'),
         (dict(window_size=(14, 0)), r'window_size=\(14, 0\) of MOAT'),
+        (dict(bn_momentum=0), 'bn_momentum=0 of MOAT: expected more than 0'),
+        (dict(bn_momentum=0), r'bn_momentum=0 of MOAT: expected more than 0'),
     ],
 )
 def test_options_outside_the_architecture_are_errors(options, message):
