@@ -114,7 +114,7 @@ def _supervise(folder: Path, threads: int, stop: Event) -> int:
         Interrupted: `stop` was set.
     """
     # Ray's and Slurm's workers run elsewhere.
-    path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get('PYTHONPATH')])]
+    path = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get('PYTHONPATH')])]
     env = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(path))
     with (folder / LOG).open('ab') as log:
         process = subprocess.Popen(
