@@ -42,8 +42,11 @@ def _device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     cpus = Path('/proc/cpuinfo')
-    model = cpus.is_file() and re.search(r'model name\s*:\s*(.+)', cpus.read_text())
-    return model[1].strip() if model else platform.processor() or platform.machine()
+    known = dict(re.findall(r'^([\w ]+?)\s*:\s*(.+)$', cpus.read_text(), re.MULTILINE)) if cpus.is_file() else {}
+    if {'model name', 'cpu family', 'model'} <= known.keys():
+        # Virtual machines call many generations of a maker's processors by one name.
+        return f'{known["model name"]}, family {known["cpu family"]}, model {known["model"]}'
+    return platform.processor() or platform.machine()
 
 
 @cache
