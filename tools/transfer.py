@@ -3,7 +3,7 @@
 python tools/transfer.py run configs/transfer/smoke.yaml --slots 2
 python tools/transfer.py status configs/transfer/smoke.yaml
 python tools/transfer.py report work_dirs/transfer/smoke
-python tools/transfer.py check work_dirs/transfer/smoke --baseline docs/results/smoke --points 20 --memory 2
+python tools/transfer.py check work_dirs/transfer/smoke --baseline docs/results/smoke --points 20 --memory 4
 """
 
 import argparse
