@@ -1,6 +1,6 @@
-"""One job in a process of its own: `python -m hybrid_backbones.transfer.sweep.job FOLDER` does `FOLDER/job.json`.
+"""One job in a process of its own: `python -m hybrid_backbones.transfer.sweep.job FOLDER PARENT` does its `job.json`.
 
-It leaves `FOLDER/outcome.json`: what it adds to a row, or the error that ended it.
+It leaves `FOLDER/outcome.json`: what it adds to a row, or the error that ended it. It ends with the process PARENT.
 """
 
 import json
@@ -44,7 +44,7 @@ _POINTS = 200
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    _end_with_parent()
+    _end_with(int(sys.argv[2]))
     job = Job.from_json((folder / JOB_FILE).read_text())
     try:
         outcome = (_run if job.record == 'run' else _profile)(job, folder)
@@ -57,9 +57,8 @@ def main() -> None:
     sys.exit('error' in outcome)
 
 
-def _end_with_parent() -> None:
-    """A job whose supervisor was killed would train on beside the one that takes its place."""
-    parent = os.getppid()
+def _end_with(parent: int) -> None:
+    """A job whose supervisor was killed, even while this was starting, would train on beside the one in its place."""
 
     def watch() -> None:
         while os.getppid() == parent:

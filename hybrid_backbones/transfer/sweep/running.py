@@ -118,7 +118,7 @@ def _supervise(folder: Path, threads: int, stop: Event) -> int:
     env = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(path))
     with (folder / LOG).open('ab') as log:
         process = subprocess.Popen(
-            [sys.executable, '-m', CHILD, str(folder)],
+            [sys.executable, '-m', CHILD, str(folder), str(os.getpid())],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=env,
