@@ -306,7 +306,6 @@ def test_bn_momentum_is_the_share_of_a_batch_in_the_statistics(share):
         (dict(window_size=(14,)), r'window_size=\(14,\) of MOAT'),
         (dict(window_size=(14, 0)), r'window_size=\(14, 0\) of MOAT'),
         (dict(bn_momentum=0), 'bn_momentum=0 of MOAT: expected more than 0'),
-        (dict(bn_momentum=0), r'bn_momentum=0 of MOAT: expected more than 0'),
     ],
 )
 def test_options_outside_the_architecture_are_errors(options, message):

@@ -21,8 +21,8 @@ Line = tuple[str, list[float], list[float]]
 CLEAR = 16
 
 if TYPE_CHECKING:
-    from matplotlib import axis as axes_of_matplotlib
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis as PlotAxis
     from matplotlib.figure import Figure
 
 
@@ -93,7 +93,7 @@ def _growth(lines: dict[str, list[Line]], styles: dict[str, Style], out: Path) -
     return save_figure(figure, out)
 
 
-def _few_ticks(axis: 'axes_of_matplotlib.Axis') -> None:
+def _few_ticks(axis: 'PlotAxis') -> None:
     """Ticks at 1, 2, 5 of every decade of a logarithmic axis, as plain numbers."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 

@@ -42,8 +42,9 @@ def _device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     cpus = Path('/proc/cpuinfo')
-    known = dict(re.findall(r'^([\w ]+?)\s*:\s*(.+)$', cpus.read_text(), re.MULTILINE)) if cpus.is_file() else {}
-    if {'model name', 'cpu family', 'model'} <= known.keys():
+    text = cpus.read_text() if cpus.is_file() else ''
+    known = dict(re.findall(r'^(model name|cpu family|model)\s*: (.+)$', text, re.MULTILINE))
+    if len(known) == 3:
         # Virtual machines call many generations of a maker's processors by one name.
         return f'{known["model name"]}, family {known["cpu family"]}, model {known["model"]}'
     return platform.processor() or platform.machine()
