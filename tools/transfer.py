@@ -17,7 +17,7 @@ import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to r
 from hybrid_backbones.transfer.quoted import quoted_rows
 from hybrid_backbones.transfer.report import write_report
 from hybrid_backbones.transfer.report.check import Tolerances, compare_with_baseline
-from hybrid_backbones.transfer.rows import read
+from hybrid_backbones.transfer.rows import Row, read
 from hybrid_backbones.transfer.sweep import ENGINES, read_spec, run_sweep, status
 
 SPECS = Path(__file__).parents[1] / 'configs' / 'transfer'
@@ -81,10 +81,14 @@ def _status(args: argparse.Namespace) -> int:
     return 0
 
 
+def _rows(folder: Path) -> list[Row]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f'no results folder {folder}; tools/transfer.py run writes one')
+    return read(folder)
+
+
 def _report(args: argparse.Namespace) -> int:
-    if not args.results.is_dir():
-        raise FileNotFoundError(f'no results folder {args.results}; tools/transfer.py run writes one')
-    rows = read(args.results)
+    rows = _rows(args.results)
     rows += quoted_rows(rows) if args.quoted else []
     for path in write_report(rows, args.out or args.results / 'report', args.title):
         print(path)
@@ -93,7 +97,7 @@ def _report(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     tolerances = Tolerances(args.points, args.memory, args.latency)
-    problems = compare_with_baseline(read(args.results), read(args.baseline), tolerances)
+    problems = compare_with_baseline(_rows(args.results), _rows(args.baseline), tolerances)
     print('\n'.join(problems) or f'{args.results} is as {args.baseline}')
     return int(bool(problems))
 

@@ -128,6 +128,8 @@ def test_what_cannot_be_done_is_one_line(tool, tmp_path):
     assert tool('run', spec)[0].endswith("unknown backbone 'cvt13'. Did you mean cvt_13 or cvt_21?")
     assert tool('run', tmp_path / 'gone.yaml')[0].startswith('no spec')
     assert tool('report', tmp_path / 'gone')[0].startswith('no results folder')
+    for pair in ((tmp_path / 'gone', tmp_path), (tmp_path, tmp_path / 'gone')):
+        assert tool('check', pair[0], '--baseline', pair[1])[0].startswith(f'no results folder {tmp_path}/gone')
     assert not (tmp_path / 'gone').exists()
     status, printed = tool('check', tmp_path, '--baseline', tmp_path)
     assert (status, 'nothing to compare with' in printed) == (1, True)
