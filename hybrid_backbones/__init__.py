@@ -1,20 +1,37 @@
 """Hybrid CNN/Transformer backbones for detection and segmentation in OpenMMLab, at any input resolution.
 
-Importing the package registers everything with MMEngine's root registries and mends what OpenMMLab needs on today's
-PyTorch (`hybrid_backbones.compat`). It imports neither mmdet, mmseg nor timm, and prints nothing.
+Importing the package patches what OpenMMLab needs on current PyTorch (`hybrid_backbones.compat`) and registers
+everything with MMEngine's root registries, as soon as these exist: at once where MMEngine is already imported, else
+when it is. It imports neither torch, mmdet, mmseg nor timm itself, and prints nothing.
 """
 
-import sys
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from . import compat
 
-compat.install()
-
-# `python -m hybrid_backbones.doctor` runs where these fail to import, and says why. (compat comes first: they import
-# MMEngine.)
-if 'hybrid_backbones.doctor' not in sys.orig_argv:
-    from . import backbones, engine
-    from .registry import create_backbone, create_classifier, list_backbones
+if TYPE_CHECKING:
+    from .backbones.factory import create_backbone, create_classifier, list_backbones
 
 __version__ = '0.1.0'
-__all__ = ['__version__', 'backbones', 'compat', 'create_backbone', 'create_classifier', 'engine', 'list_backbones']
+__all__ = ['__version__', 'create_backbone', 'create_classifier', 'list_backbones']
+
+
+def _register(mmengine: ModuleType) -> None:
+    for package in ('backbones', 'datasets', 'engine'):
+        importlib.import_module(f'{__name__}.{package}')
+
+
+compat.install()
+compat.import_hooks.after('mmengine', _register)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'{__name__}.backbones.factory'), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

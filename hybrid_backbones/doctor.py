@@ -135,13 +135,13 @@ def operators() -> Findings:
         problems.append(Problem(f"mmcv's operators cannot be imported: {error}", f"pip install '{LITE}'"))
     if error:
         return [Row('operators', 'missing', error)], problems
-    from .compat import notes
+    from .compat import applied
 
-    if 'operators' not in notes:
+    if 'operators' not in applied:
         return [Row('operators', version, 'compiled mmcv')], problems
-    if 'cannot be loaded' in notes['operators']:
+    if 'cannot be loaded' in applied['operators']:
         fix = f"pip uninstall -y mmcv && pip install '{LITE}', or rebuild it: see docs/install.md"
-        problems.append(Problem(notes['operators'], fix))
+        problems.append(Problem(applied['operators'], fix))
     return [Row('operators', _version('torchvision') or '', 'stand-in from torch and torchvision')], problems
 
 
@@ -186,9 +186,9 @@ def main_job() -> Findings:
 def mended() -> Findings:
     if _import_error('torch'):
         return [], []
-    from .compat import notes
+    from .compat import applied
 
-    return [Row('mended', piece, message) for piece, message in notes.items()], []
+    return [Row('mended', piece, message) for piece, message in applied.items()], []
 
 
 def _train_one_step() -> None:

@@ -1,92 +1,25 @@
-"""Where names are registered: MMEngine's root registries, so that mmdet, mmseg, mmpretrain ... all find them."""
+"""Where names are registered: MMEngine's root registries, so that mmdet, mmseg, mmpretrain ... all find them.
+
+This module knows no family: whoever imports a family's file fills it.
+"""
 
 from collections.abc import Callable
-from difflib import get_close_matches
-from fnmatch import fnmatch
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from mmengine.registry import MODELS
 
-if TYPE_CHECKING:
-    from .backbones.classifier import Classifier
-    from .backbones.pyramid import PyramidBackbone
+Class = TypeVar('Class', bound=type)
 
-# name -> (class, the options that the name stands for)
-_BACKBONES: dict[str, tuple[type, dict[str, Any]]] = {}
+# Of every variant by name: its class, and the options that the name stands for.
+VARIANTS: dict[str, tuple[type, dict[str, Any]]] = {}
 
 
-def register_backbone(**names: dict[str, Any]) -> Callable[[type], type]:
+def register_backbone(**names: dict[str, Any]) -> Callable[[Class], Class]:
     """Register a family with MMEngine under its class name, and its variants by name: `cvt_13=dict(arch=...)`."""
 
-    def register(cls: type) -> type:
+    def register(cls: Class) -> Class:
         MODELS.register_module(module=cls)
-        for name, options in names.items():
-            _BACKBONES[name] = (cls, options)
+        VARIANTS.update({name: (cls, options) for name, options in names.items()})
         return cls
 
     return register
-
-
-def list_backbones(pattern: str = '*') -> list[str]:
-    """Names that :func:`create_backbone` takes, sorted; `pattern` is a shell pattern such as `'conv2former*'`."""
-    return sorted(name for name in _BACKBONES if fnmatch(name, pattern))
-
-
-def create_backbone(name: str, checkpoint: str | Path | None = None, **options: Any) -> 'PyramidBackbone':
-    """Build a backbone by name, outside any config, in eval-agnostic, initialised form.
-
-    Args:
-        name: One of :func:`list_backbones`.
-        checkpoint: File, URL or `hybrid://NAME` of pretrained weights, as published by the authors or written by
-            OpenMMLab.
-        **options: The constructor's arguments, over those that the name stands for.
-
-    Raises:
-        ValueError: Unknown name.
-    """
-    cls, defaults = find_backbone(name)
-    if checkpoint is not None:
-        options['init_cfg'] = dict(type='Pretrained', checkpoint=str(checkpoint))
-    backbone = cls(**{**defaults, **options})
-    backbone.init_weights()
-    return backbone
-
-
-def create_classifier(
-    name: str, num_classes: int = 1000, checkpoint: str | Path | None = None, **options: Any
-) -> 'Classifier':
-    """Build a backbone with its authors' classification head, so that published files can be checked by their logits.
-
-    Args:
-        name: One of :func:`list_backbones`.
-        num_classes: Classes of the head.
-        checkpoint: File, URL or `hybrid://NAME` of weights, as published by the authors: trunk and head, nothing left
-            over.
-        **options: The backbone's options, over those that the name stands for.
-
-    Raises:
-        ValueError: Unknown name.
-        CheckpointError: The file is damaged, or of another architecture or number of classes.
-    """
-    from .backbones.classifier import Classifier
-    from .checkpoints import load_pretrained
-
-    cls, defaults = find_backbone(name)
-    classifier = Classifier(cls(**{**defaults, **cls.classifier_options, **options}), num_classes)
-    if checkpoint is not None:
-        load_pretrained(classifier, checkpoint)
-    return classifier
-
-
-def find_backbone(name: str) -> tuple[type['PyramidBackbone'], dict[str, Any]]:
-    """Class behind a name, and the options that the name stands for.
-
-    Raises:
-        ValueError: Unknown name; the nearest are suggested.
-    """
-    if name not in _BACKBONES:
-        nearest = get_close_matches(name.lower().replace('-', '_'), _BACKBONES, n=3)
-        hint = f'. Did you mean {" or ".join(nearest)}?' if nearest else ''
-        raise ValueError(f'unknown backbone {name!r}; choose one of {", ".join(list_backbones())}{hint}')
-    return _BACKBONES[name]

@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from hybrid_backbones.transfer.rows import Row, seal
+from hybrid_backbones.benchmark.rows import Row, seal
 
 # name, parameters in M, MACs in G, score above the weakest
 BACKBONES = (

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from hybrid_backbones import create_backbone, list_backbones
-from hybrid_backbones.backbones.plain import PlainBackbone
+from hybrid_backbones.backbones._plain import PlainBackbone
 from hybrid_backbones.engine.model_checks import check_channels
 
 FOLDER = Path(__file__).parents[1] / 'configs'

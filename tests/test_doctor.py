@@ -139,9 +139,9 @@ def test_mmcv_versions(monkeypatch, version, fine):
     ],
 )
 def test_where_operators_come_from(monkeypatch, note, remark, number):
-    monkeypatch.delitem(compat.notes, 'operators', raising=False)
+    monkeypatch.delitem(compat.applied, 'operators', raising=False)
     if note:
-        monkeypatch.setitem(compat.notes, 'operators', note)
+        monkeypatch.setitem(compat.applied, 'operators', note)
     monkeypatch.setattr(doctor, '_import_error', lambda module: '')
     (row,), problems = doctor.operators()
     assert row.remark == remark

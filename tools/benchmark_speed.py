@@ -61,7 +61,7 @@ def main() -> None:
     import torch
 
     from hybrid_backbones.engine.memory import keep_freed_memory
-    from hybrid_backbones.transfer.speed import Settings, compare, growth, table
+    from hybrid_backbones.profiling.speed import Settings, compare, growth, table
 
     kept = not args.no_mallopt and args.device == 'cpu' and keep_freed_memory()
     settings = Settings(

@@ -44,9 +44,9 @@ def parse_args() -> argparse.Namespace:
 def costs(args: argparse.Namespace) -> dict[str, tuple]:
     """Size and cost by name."""
     from hybrid_backbones.engine.config import read_config
-    from hybrid_backbones.transfer.cost import backbone_cost, model_cost
-    from hybrid_backbones.transfer.swap import swap_backbone
-    from hybrid_backbones.transfer.swap.wiring import is_segmentor
+    from hybrid_backbones.profiling.cost import backbone_cost, model_cost
+    from hybrid_backbones.swap import swap_backbone
+    from hybrid_backbones.swap.wiring import is_segmentor
 
     rows = {}
     for name in args.names:

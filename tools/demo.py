@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import hybrid_backbones  # noqa: F401  (mends OpenMMLab and registers the backbones)
-from hybrid_backbones.visualize import draw_curves, draw_predictions, final_metrics, find_run
+from hybrid_backbones.visualize import draw_curves, final_metrics, find_run, save_predictions
 
 
 def main() -> None:
@@ -16,8 +16,12 @@ def main() -> None:
     run = find_run(args.work_dir)
     pictures = [
         draw_curves(run.scalars, args.work_dir / 'curves.png'),
-        draw_predictions(
-            run.config, run.checkpoint, args.work_dir / 'predictions.png', args.num_images, args.score_thr
+        *save_predictions(
+            run.config,
+            run.checkpoint,
+            args.work_dir / 'predictions',
+            num_images=args.num_images,
+            score_thr=args.score_thr,
         ),
     ]
     print('\nLast validation:')

@@ -5,7 +5,7 @@ import argparse
 from mmengine.config import DictAction
 
 import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to read a config)
-from hybrid_backbones.transfer.swap import write_swapped
+from hybrid_backbones.swap import write_swapped
 
 
 def parse_args() -> argparse.Namespace:

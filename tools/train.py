@@ -2,12 +2,15 @@
 
 import argparse
 import os
+from functools import partial
+from pathlib import Path
 
 from mmengine.config import DictAction
 from torch.distributed.elastic.multiprocessing.errors import record
 
 import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to read a config)
 from hybrid_backbones.engine.run import train
+from hybrid_backbones.swap import swap_backbone
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,6 +68,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-mallopt', action='store_true', help="leave glibc's allocator as it is (Linux CPUs)")
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.backbone is None and (args.backbone_options or args.checkpoint):
+        parser.error('--checkpoint and --backbone-options are of the backbone that --backbone names; give it too')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -72,9 +77,13 @@ def parse_args() -> argparse.Namespace:
 @record  # so that the launcher's last words are this process's error
 def main() -> None:
     args = parse_args()
+    change, work_dir = None, args.work_dir
+    if args.backbone:
+        change = partial(swap_backbone, name=args.backbone, checkpoint=args.checkpoint, **(args.backbone_options or {}))
+        work_dir = work_dir or str(Path('work_dirs') / f'{Path(args.config).stem}_{args.backbone}')
     train(
         args.config,
-        work_dir=args.work_dir,
+        work_dir=work_dir,
         data_root=args.data_root,
         amp=args.amp,
         compiler=args.compile,
@@ -84,9 +93,7 @@ def main() -> None:
         options=args.cfg_options,
         launcher=args.launcher,
         mallopt=not args.no_mallopt,
-        backbone=args.backbone,
-        backbone_options=args.backbone_options,
-        checkpoint=args.checkpoint,
+        change=change,
     )
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to read a config)
-from hybrid_backbones.transfer.quoted import quoted_rows
-from hybrid_backbones.transfer.report import write_report
-from hybrid_backbones.transfer.report.check import Tolerances, compare_with_baseline
-from hybrid_backbones.transfer.rows import Row, read
-from hybrid_backbones.transfer.sweep import ENGINES, read_spec, run_sweep, status
+from hybrid_backbones.benchmark.quoted import quoted_rows
+from hybrid_backbones.benchmark.report import write_report
+from hybrid_backbones.benchmark.report.check import Tolerances, compare_with_baseline
+from hybrid_backbones.benchmark.rows import Row, read
+from hybrid_backbones.benchmark.sweep import ENGINES, read_spec, run_sweep, status
 
 SPECS = Path(__file__).parents[1] / 'configs' / 'transfer'
 

@@ -11,7 +11,7 @@ import sys
 
 import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs)
 from hybrid_backbones.checkpoints import CheckpointError
-from hybrid_backbones.checkpoints.report import check, describe, save_converted, table
+from hybrid_backbones.zoo.describe import check, describe, save_converted, table
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -2,11 +2,8 @@
 
 custom_imports = dict(imports=['hybrid_backbones'], allow_failed_imports=False)
 
-custom_hooks = [
-    # Every random draw of training becomes a function of (seed, iteration), so that a resumed run repeats the unbroken.
-    dict(type='ReproducibleRunHook'),
-    dict(type='CheckFiniteLossHook'),
-    dict(type='FixedStatisticsHook'),
-]
+# The list that tools/train.py adds to any config. An `import` statement would make this a config in pure Python, which
+# configs of the other kind cannot inherit from.
+custom_hooks = __import__('hybrid_backbones.engine.safeguards', fromlist=['HOOKS']).HOOKS
 
 find_unused_parameters = False

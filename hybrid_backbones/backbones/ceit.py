@@ -29,7 +29,7 @@ from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import pad_to_multiple
 from ..layers.transformer import EPS, MLP, Attention, add_branch
 from ..registry import register_backbone
-from .plain import PlainBackbone, block_windows, init_linears, small_normal, square_table
+from ._plain import PlainBackbone, block_windows, init_linears, small_normal, square_table
 
 # Table 2.
 ARCHS = {

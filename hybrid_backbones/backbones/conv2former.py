@@ -27,7 +27,7 @@ from ..layers.drop_path import DropPath
 from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
-from .convnext_layout import ConvNeXtLayout
+from ._convnext_layout import ConvNeXtLayout
 
 # Table 1 and the official constructors; base_k7 is their `conv2former_b_22k`.
 ARCHS = {

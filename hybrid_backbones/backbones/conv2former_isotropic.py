@@ -17,9 +17,9 @@ from ..layers.drop_path import linear_rates
 from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import PatchEmbed
 from ..registry import register_backbone
+from ._convnext_layout import init_layers
+from ._plain import PlainBackbone
 from .conv2former import Block, Head
-from .convnext_layout import init_layers
-from .plain import PlainBackbone
 
 ARCHS = {
     'small': dict(depth=18, dim=312, kernel_size=11),

@@ -27,7 +27,7 @@ from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import PatchEmbed
 from ..layers.transformer import EPS, Attention, Block
 from ..registry import register_backbone
-from .plain import PlainBackbone, block_windows, expand_token, init_linears, small_normal, square_table
+from ._plain import PlainBackbone, block_windows, expand_token, init_linears, small_normal, square_table
 
 # Table 1; the first `local` blocks have gated positional attention. "plus" has 64 channels a head instead of 48.
 ARCHS = {

@@ -30,7 +30,7 @@ from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache
 from ..registry import register_backbone
-from .convnext_layout import ConvNeXtLayout
+from ._convnext_layout import ConvNeXtLayout
 
 # Table 1 and the official constructors; stages with `gf` have global filters instead of 7x7 convolutions.
 ARCHS = {

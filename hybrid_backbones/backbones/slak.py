@@ -31,7 +31,7 @@ from ..layers.drop_path import DropPath
 from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
-from .convnext_layout import ConvNeXtLayout
+from ._convnext_layout import ConvNeXtLayout
 
 # Table 1 and the authors' commands; dims are those of ConvNeXt times 1.3, rounded down.
 ARCHS = {

@@ -40,9 +40,9 @@ from torch import Tensor, nn
 
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
-from .efficientnet_files import ADVICE, is_file_of_efficientnet_pytorch, named_as_timm, pads_as_tensorflow
+from ._efficientnet_files import ADVICE, is_file_of_efficientnet_pytorch, named_as_timm, pads_as_tensorflow
+from ._timm_network import absent, complete, last_layers, layers_of, parse_name, without_weights
 from .pyramid import PyramidBackbone
-from .timm_network import absent, complete, last_layers, layers_of, parse_name, without_weights
 
 STRIDES = (4, 8, 16, 32)
 # Classes that take multiples of the last stride alone: those that add up maps of different strides, and those that timm

@@ -28,7 +28,7 @@ from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import PatchEmbed
 from ..layers.transformer import EPS, Attention, Block
 from ..registry import register_backbone
-from .plain import PlainBackbone, block_windows, init_linears, small_normal, square_table
+from ._plain import PlainBackbone, block_windows, init_linears, small_normal, square_table
 
 # DeiT's table 1; ViT_C has a block fewer than its ViT, and the stem's 3x3 convolutions as (channels, stride).
 _LARGE_STEM = ((64, 2), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2))

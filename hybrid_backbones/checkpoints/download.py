@@ -3,16 +3,14 @@
 import hashlib
 import http.client
 import json
-import os
 import urllib.request
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from .._files import write_whole, written_whole
 from .errors import CheckpointError
 
 TIMEOUT_S = 30
@@ -24,19 +22,6 @@ _HEADERS = {'User-Agent': 'hybrid_backbones'}
 def cache_folder() -> Path:
     """Where torch.hub keeps checkpoints; `TORCH_HOME` and `torch.hub.set_dir` move it."""
     return Path(torch.hub.get_dir(), 'checkpoints')
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to, which takes its place at the end, or is gone after an error."""
-    temporary = path.with_name(f'.{uuid.uuid4().hex}.partial.{path.name}')
-    try:
-        yield temporary
-        with temporary.open('rb') as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def download(url: str, path: Path, check: Callable[[Path], None] = lambda path: None) -> None:
@@ -51,7 +36,6 @@ def download(url: str, path: Path, check: Callable[[Path], None] = lambda path: 
         CheckpointError: No answer, not a file, or cut short; nothing is left at `path`.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as temporary:
             _fetch(url, temporary, path.name)
             check(temporary)
@@ -97,8 +81,7 @@ def verify(file: Path, path: Path, published: str, origin: str) -> None:
     found, record = check_hash(file, path, published, again), record_of(path)
     known = _recorded(record)
     if known is None:
-        with written_whole(record) as temporary:
-            temporary.write_text(json.dumps({'sha256': found, 'bytes': file.stat().st_size, 'origin': origin}) + '\n')
+        write_whole(record, json.dumps({'sha256': found, 'bytes': file.stat().st_size, 'origin': origin}) + '\n')
     elif known != found:
         raise CheckpointError(
             f'{path} had the SHA-256 {known} when it was first used, and has {found} now: it is damaged or was '

@@ -1,19 +1,36 @@
 """Weights into a backbone or classifier, with an account of what matched."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .reading import CheckpointError, read_state_dict
 
-if TYPE_CHECKING:
-    from ..backbones.classifier import Classifier
-    from ..backbones.pyramid import PyramidBackbone
+
+class Loadable(Protocol):
+    """What loading needs to know of a network: a backbone, or one with its classification head."""
+
+    # How to rename keys of published files, as (pattern, replacement) for re.sub, in this order.
+    checkpoint_renames: tuple[tuple[str, str], ...]
+    # Patterns of keys, after renaming, that the network has no use of.
+    checkpoint_ignores: tuple[str, ...]
+    # Prefixes of what dense prediction adds to a trunk, which no published file has.
+    added: tuple[str, ...]
+
+    def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a file before their keys are renamed, where published ones differ in more than names."""
+
+    def checkpoint_advice(self, state: dict[str, Tensor]) -> str:
+        """What to do about a file that does not fit, whose renamed tensors these are."""
+
+    def state_dict(self, *, keep_vars: bool = ...) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = ...) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -34,12 +51,11 @@ class LoadReport:
         return line
 
 
-def load_pretrained(network: 'PyramidBackbone | Classifier', source: str | Path) -> LoadReport:
+def load_pretrained(network: Loadable, source: str | Path) -> LoadReport:
     """Load a checkpoint into the trunk of `network`: all of it, or an error and nothing changed.
 
     Args:
-        network: Its `convert_checkpoint`, `checkpoint_renames` and `checkpoint_ignores` say how published tensors map
-            to its own, its `added` what no published file has.
+        network: A backbone or classifier, which says how published tensors map to its own.
         source: Path, URL or `hybrid://NAME`, see :func:`read_state_dict`.
 
     Returns:
@@ -78,7 +94,7 @@ def rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
 
 
 def _check(
-    network: 'PyramidBackbone | Classifier',
+    network: Loadable,
     source: str | Path,
     state: dict[str, Tensor],
     own: dict[str, Tensor],

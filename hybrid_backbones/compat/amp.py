@@ -6,15 +6,15 @@ On a CPU bf16 is the default: it has the exponent range of fp32, so that gradien
 from contextlib import contextmanager
 from types import ModuleType
 
-from . import hooks
-from .notes import note
+from . import import_hooks
+from .log import log_patch
 
 # Instruction sets by torch's names, fastest first.
 _BF16 = {'amx_tile': 'AMX', 'avx512_bf16': 'AVX512_BF16', 'bf16': 'Arm BF16'}
 _FP16 = {'amx_fp16': 'AMX', 'avx512_fp16': 'AVX512_FP16'}
 
 
-def _mend_wrapper(module: ModuleType) -> None:
+def _patch_wrapper(module: ModuleType) -> None:
     cls = module.AmpOptimWrapper
     if 'hybrid_backbones' in cls.__init__.__module__:
         return
@@ -32,7 +32,7 @@ def _mend_wrapper(module: ModuleType) -> None:
         self._scale_update_param = loss_scale if isinstance(loss_scale, float) else None
         name = str(self.cast_dtype).removeprefix('torch.')
         slow = '' if fast_instructions(name) else f'; it has no {name} instructions, so that float32 is faster'
-        note('amp', f'no accelerator; AmpOptimWrapper(dtype={dtype!r}) trains in {name} on the CPU{slow}')
+        log_patch('amp', f'no accelerator; AmpOptimWrapper(dtype={dtype!r}) trains in {name} on the CPU{slow}')
 
     @contextmanager
     def optim_context(self, model):
@@ -56,7 +56,7 @@ def _mend_wrapper(module: ModuleType) -> None:
     cls.__init__, cls.state_dict, cls.optim_context = __init__, state_dict, optim_context
 
 
-def _mend_extractor(module: ModuleType) -> None:
+def _patch_extractor(module: ModuleType) -> None:
     cls = module.SingleRoIExtractor
     original = cls.forward
     if original.__module__ == __name__:
@@ -68,7 +68,7 @@ def _mend_extractor(module: ModuleType) -> None:
         # mmdet gives regions the features' dtype; bf16 has 8 bits, and 1003 pixels become 1004.
         dtype = feats[0].dtype
         if dtype is torch.bfloat16:
-            note('regions', 'mmdet would round the corners of regions to bfloat16; their features are float32')
+            log_patch('regions', 'mmdet would round the corners of regions to bfloat16; their features are float32')
             feats = tuple(feat.float() for feat in feats)
         return original(self, feats, rois, roi_scale_factor).to(dtype)
 
@@ -118,5 +118,5 @@ def _cpu_scaler(dtype, loss_scale):
 
 
 def install() -> None:
-    hooks.after('mmengine.optim.optimizer.amp_optimizer_wrapper', _mend_wrapper)
-    hooks.after('mmdet.models.roi_heads.roi_extractors.single_level_roi_extractor', _mend_extractor)
+    import_hooks.after('mmengine.optim.optimizer.amp_optimizer_wrapper', _patch_wrapper)
+    import_hooks.after('mmdet.models.roi_heads.roi_extractors.single_level_roi_extractor', _patch_extractor)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from . import hooks
-from .notes import note
+from . import import_hooks
+from .log import log_patch
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _SWITCHES = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
@@ -21,7 +21,7 @@ _SWITCHES = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 _lock = threading.RLock()
 
 
-def _mend_loader(module: ModuleType) -> None:
+def _patch_loader(module: ModuleType) -> None:
     cls = module.CheckpointLoader
     original = cls.load_checkpoint.__func__
     if original.__module__ == __name__:
@@ -29,7 +29,7 @@ def _mend_loader(module: ModuleType) -> None:
 
     def load_checkpoint(cls, filename, map_location=None, logger='current'):
         with weights_only():
-            note(
+            log_patch(
                 'checkpoints',
                 'checkpoints are read with weights_only=True, and HistoryBuffer and NumPy arrays allowed in them',
             )
@@ -138,4 +138,4 @@ def _refused(filename: str, message: str) -> list[str]:
 
 
 def install() -> None:
-    hooks.after('mmengine.runner.checkpoint', _mend_loader)
+    import_hooks.after('mmengine.runner.checkpoint', _patch_loader)

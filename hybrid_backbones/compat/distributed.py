@@ -3,11 +3,11 @@
 from types import ModuleType
 from unittest import mock
 
-from . import hooks
-from .notes import note
+from . import import_hooks
+from .log import log_patch
 
 
-def _mend_launch(module: ModuleType) -> None:
+def _patch_launch(module: ModuleType) -> None:
     original = module.init_dist
     if original.__module__ == __name__:
         return
@@ -19,16 +19,16 @@ def _mend_launch(module: ModuleType) -> None:
         if get_device() != 'cpu':
             return original(launcher, backend, init_backend, **kwargs)
         if backend == 'nccl':
-            note('distributed', 'no GPU; processes talk over gloo instead of nccl')
+            log_patch('distributed', 'no GPU; processes talk over gloo instead of nccl')
             backend = 'gloo'
         # All launchers select the GPU of their rank first.
         with mock.patch.object(torch.cuda, 'set_device', lambda device: None):
             return original(launcher, backend, init_backend, **kwargs)
 
-    hooks.rebind(original, init_dist)
+    import_hooks.rebind(original, init_dist)
 
 
-def _mend_wrapper(module: ModuleType) -> None:
+def _patch_wrapper(module: ModuleType) -> None:
     cls = module.MMDistributedDataParallel
     original = cls.__init__
     if original.__module__ == __name__:
@@ -48,11 +48,11 @@ def _without_sync_bn(model):
     from mmengine.model import revert_sync_batchnorm
 
     if any('SyncBatchNorm' in type(module).__name__ for module in model.modules()):
-        note('syncbn', 'SyncBN needs GPUs; on CPUs each process normalises by its own batch (BN)')
+        log_patch('syncbn', 'SyncBN needs GPUs; on CPUs each process normalises by its own batch (BN)')
         return revert_sync_batchnorm(model)
     return model
 
 
 def install() -> None:
-    hooks.after('mmengine.dist.utils', _mend_launch)
-    hooks.after('mmengine.model.wrappers.distributed', _mend_wrapper)
+    import_hooks.after('mmengine.dist.utils', _patch_launch)
+    import_hooks.after('mmengine.model.wrappers.distributed', _patch_wrapper)

@@ -5,8 +5,8 @@ import logging
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from . import hooks
-from .notes import note
+from . import import_hooks
+from .log import log_patch
 
 NAME = 'mmcv._ext'
 
@@ -28,7 +28,7 @@ class _Loader:
             except ImportError as error:
                 self._say_broken(error)
         else:
-            note('operators', 'mmcv has no compiled operators; those of torch and torchvision are used')
+            log_patch('operators', 'mmcv has no compiled operators; those of torch and torchvision are used')
         from .ops import make_module
 
         return make_module()
@@ -40,7 +40,7 @@ class _Loader:
         import mmcv
         import torch
 
-        note(
+        log_patch(
             'operators',
             f"mmcv {mmcv.__version__}'s compiled operators cannot be loaded with torch {torch.__version__} ({error}); "
             'those of torch and torchvision are used. Rebuild mmcv for this torch, or replace it with mmcv-lite',
@@ -53,4 +53,4 @@ def _find(compiled: ModuleSpec | None) -> ModuleSpec:
 
 
 def install() -> None:
-    hooks.replace(NAME, _find)
+    import_hooks.replace(NAME, _find)

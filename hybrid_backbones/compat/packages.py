@@ -6,8 +6,8 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from . import hooks
-from .notes import note
+from . import import_hooks
+from .log import log_patch
 
 
 def is_installed(package: str) -> bool:
@@ -57,12 +57,12 @@ def _module_folder(name: str) -> str:
     return str(Path(spec.origin).parent)
 
 
-def _mend_package_utils(module: ModuleType) -> None:
+def _patch_package_utils(module: ModuleType) -> None:
     if _has_pkg_resources():
         return
     for function in (is_installed, package2module, get_installed_path):
-        hooks.rebind(getattr(module, function.__name__), function)
-    note(
+        import_hooks.rebind(getattr(module, function.__name__), function)
+    log_patch(
         'packages',
         "packages and `mmdet::`, `mmseg::` config bases are found by importlib.metadata, not setuptools' pkg_resources",
     )
@@ -82,7 +82,9 @@ def _find_loader(fullname: str):
 
 
 def install() -> None:
-    hooks.after('mmengine.utils.package_utils', _mend_package_utils)
+    import_hooks.after('mmengine.utils.package_utils', _patch_package_utils)
     if not hasattr(pkgutil, 'find_loader'):
         pkgutil.find_loader = _find_loader
-        note('find_loader', 'this Python has no pkgutil.find_loader, by which mmcv looks for its operators; provided')
+        log_patch(
+            'find_loader', 'this Python has no pkgutil.find_loader, by which mmcv looks for its operators; provided'
+        )

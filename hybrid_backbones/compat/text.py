@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from . import hooks
-from .notes import note
+from . import import_hooks
+from .log import log_patch
 
 
 class _Missing(ModuleType):
@@ -37,8 +37,10 @@ def _without_text_packages() -> Iterator[None]:
             module.importing = False
             del sys.modules[name]
     if missing:
-        note('text', f'{" and ".join(missing)} not installed; mmsegmentation imports, its text tokenizer will not run')
+        log_patch(
+            'text', f'{" and ".join(missing)} not installed; mmsegmentation imports, its text tokenizer will not run'
+        )
 
 
 def install() -> None:
-    hooks.around('mmseg.utils.tokenizer', _without_text_packages)
+    import_hooks.around('mmseg.utils.tokenizer', _without_text_packages)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from . import hooks
-from .notes import note
+from . import import_hooks
+from .log import log_patch
 
 # The newest release that mmdet's and mmseg's `__init__` accept (`< 2.2.0`).
 ACCEPTED = '2.1.0'
@@ -25,9 +25,9 @@ def _accepted_mmcv() -> Iterator[None]:
         yield
     finally:
         mmcv.__version__ = actual
-    note('versions', f'mmdet and mmseg refuse mmcv {actual} by its number; they were shown {ACCEPTED}')
+    log_patch('versions', f'mmdet and mmseg refuse mmcv {actual} by its number; they were shown {ACCEPTED}')
 
 
 def install() -> None:
     for package in ('mmdet', 'mmseg'):
-        hooks.around(package, _accepted_mmcv)
+        import_hooks.around(package, _accepted_mmcv)

@@ -13,7 +13,6 @@ mmdet's and mmseg's own dataset classes, pipelines and metrics read it as they r
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from .._files import write_whole
 from .masks import encode_mask
 from .scenes import BACKGROUND, CLASSES, Scene, draw_scene
 
@@ -76,11 +76,11 @@ def ensure_shapes(
     files = dict(_render(num_train, num_val, size, seed))
     hashes = {name: _hash(content) for name, content in files.items()}
     # The manifest goes first: from here on the folder is known to be ours, and incomplete until all hashes agree.
-    _write(folder / _MANIFEST, json.dumps(dict(options=options, files=hashes)).encode())
+    write_whole(folder / _MANIFEST, json.dumps(dict(options=options, files=hashes)).encode())
     for name, content in files.items():
         path = folder / name
         if not path.is_file() or _hash(path.read_bytes()) != hashes[name]:
-            _write(path, content)
+            write_whole(path, content)
     for name in manifest.get('files', {}).keys() - files.keys():
         (folder / name).unlink(missing_ok=True)
     return folder
@@ -104,20 +104,6 @@ def _is_whole(folder: Path, hashes: dict[str, str]) -> bool:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Create or replace a file in one step, so that nobody sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix='.writing-')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _render(num_train: int, num_val: int, size: int, seed: int) -> Iterator[tuple[str, bytes]]:

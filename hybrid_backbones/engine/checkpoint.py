@@ -1,7 +1,6 @@
 """Checkpoints that a kill cannot damage: written whole or not at all, and never the only good one deleted first."""
 
 import logging
-import os
 import re
 import shutil
 import zipfile
@@ -16,7 +15,8 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-_TEMPORARY = '.{name}.{pid}.partial'
+from .._files import LEFTOVERS, write_whole
+
 _RESUMABLE = re.compile(r'(epoch|iter)_\d+\.pth')
 
 
@@ -30,24 +30,15 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
         try:
-            with temporary.open('wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            write_whole(path, obj)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             free = shutil.disk_usage(path.parent).free
             raise OSError(
                 error.errno,
                 f'cannot write {path}, {len(obj):,} bytes ({error.strerror or error}; {free:,} bytes are free there). '
                 'Earlier checkpoints are untouched: make room, or lower max_keep_ckpts, and continue with --resume',
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         self.put(obj.encode(encoding), filepath)
@@ -82,7 +73,7 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         self._check_windows(runner)
-        for leftover in Path(self.out_dir).glob(_TEMPORARY.format(name='*', pid='*')):
+        for leftover in Path(self.out_dir).glob(LEFTOVERS):
             leftover.unlink(missing_ok=True)  # all processes look
 
     def _check_windows(self, runner: Runner) -> None:

@@ -6,16 +6,15 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 
-from ..datasets.roots import dataloaders, set_data_root, walk
+from ..datasets.roots import set_data_root
 from .checkpoint import latest_checkpoint
+from .safeguards import add_safeguards, move_drop_last
 
 _DTYPES = {'auto': None, 'fp16': 'float16', 'bf16': 'bfloat16'}
 # Where launchers say how many processes there are.
 _WORLD_SIZES = {'none': '', 'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
-_SEEDABLE_SAMPLERS = ('DefaultSampler', 'InfiniteSampler')
 
 
 def read_config(path: str | Path, import_custom_modules: bool = True) -> Config:
@@ -65,7 +64,7 @@ def load_config(
     launcher: str = 'none',
     change: Callable[[Config], Config] | None = None,
 ) -> Config:
-    """Read a config of mmdet, mmseg or ours, and add what this package needs of any config.
+    """Read a config of mmdet, mmseg or ours, and add the safeguards of :mod:`hybrid_backbones.engine.safeguards`.
 
     Args:
         path: Config file.
@@ -73,7 +72,7 @@ def load_config(
         data_root: Folder of the data, in place of the config's.
         options: Dotted keys and values over those of the file, as `--cfg-options` gives them.
         launcher: How the processes of a distributed run were started.
-        change: Applied to what the file says, before `options`.
+        change: Applied to what the file says, before safeguards and `options`.
 
     Raises:
         FileNotFoundError: No such config.
@@ -83,8 +82,10 @@ def load_config(
     cfg = read_config(path, import_custom_modules=change is None)
     if change is not None:
         cfg = change(cfg)
+    add_safeguards(cfg)
     if options:
         cfg.merge_from_dict(options)
+    move_drop_last(cfg)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
     if cfg.get('embedded_data') == 'shapes':
@@ -93,47 +94,7 @@ def load_config(
         data_root = str(ensure_shapes(data_root))
     if data_root is not None:
         set_data_root(cfg, data_root)
-    _make_safe(cfg)
     return cfg
-
-
-def _make_safe(cfg: Config) -> None:
-    """Give a config what ours inherit from `_base_/runtime.py`: it may be mmdet's, mmseg's or the user's own."""
-    hooks = cfg.setdefault('default_hooks', {})
-    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
-    if checkpoint and checkpoint['type'] == 'CheckpointHook':
-        checkpoint['type'] = 'SafeCheckpointHook'
-    cfg.custom_hooks = list(cfg.get('custom_hooks') or [])
-    present = {hook['type'] for hook in cfg.custom_hooks}
-    for name in ('ReproducibleRunHook', 'CheckFiniteLossHook', 'FixedStatisticsHook'):
-        if name not in present:
-            cfg.custom_hooks.append(dict(type=name))
-    if not torch.cuda.is_available() and hooks.get('logger'):
-        # An iteration takes seconds on a CPU: fifty of them would pass without a word.
-        hooks['logger']['interval'] = min(hooks['logger'].get('interval', 10), 10)
-    if cfg.get('train_dataloader'):
-        _seed_samples(cfg.train_dataloader)
-    for loader in dataloaders(cfg).values():
-        walk(loader, _explain_loading)
-
-
-def _seed_samples(loader: dict) -> None:
-    grouping = loader.get('batch_sampler')
-    if (
-        loader['sampler'].get('type') not in _SEEDABLE_SAMPLERS
-        or (grouping or {}).get('type') == 'ResumableBatchSampler'
-    ):
-        return
-    loader['batch_sampler'] = dict(type='ResumableBatchSampler', batch_sampler=grouping)
-    if 'drop_last' in loader:  # PyTorch takes it with a batch sampler of its own only
-        loader['batch_sampler']['drop_last'] = loader.pop('drop_last')
-
-
-def _explain_loading(node: dict) -> None:
-    pipeline = node.get('pipeline')
-    for position, transform in enumerate(pipeline or []):
-        if transform['type'] in ('LoadImageFromFile', 'LoadAnnotations'):
-            pipeline[position] = dict(type='LoadFromFileOrExplain', transform=transform)
 
 
 def use_amp(cfg: Config, precision: str) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 DECAY_TYPES = ('layer_wise', 'stage_wise')
 
 
-def find_backbone(model: nn.Module) -> tuple[str, nn.Module]:
+def locate_backbone(model: nn.Module) -> tuple[str, nn.Module]:
     """The backbone of a detector or segmentor, with the prefix of its parameters' names.
 
     Raises:
@@ -80,7 +80,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         num_layers = self.paramwise_cfg['num_layers']
         decay_rate = self.paramwise_cfg['decay_rate']
         decay_type = self.paramwise_cfg.get('decay_type', 'layer_wise')
-        prefix, backbone = find_backbone(module)
+        prefix, backbone = locate_backbone(module)
         if decay_type == 'stage_wise' and num_layers < backbone.num_stages:
             raise ValueError(f'stage_wise decay over {backbone.num_stages} stages needs num_layers >= that many')
 

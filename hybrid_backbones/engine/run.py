@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from mmengine.runner import Runner
 from torch.distributed import DistNetworkError
 
 from ..datasets.checks import check_data
-from ..transfer.swap import swap_backbone
 from .compiling import compile_parts
 from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume, use_total_batch
 from .memory import keep_freed_memory
@@ -33,11 +31,12 @@ def train(
     options: dict | None = None,
     launcher: str = 'none',
     mallopt: bool = True,
-    backbone: str | None = None,
-    backbone_options: dict | None = None,
-    checkpoint: str | None = None,
+    change: Callable[[Config], Config] | None = None,
 ) -> Runner:
     """Train a detector or segmentor; see `tools/train.py --help` for the arguments.
+
+    Args:
+        change: Applied to the config as it is read, before `options`: another backbone put in, for example.
 
     Raises:
         ConnectionError: The processes of a distributed run do not find each other.
@@ -46,13 +45,10 @@ def train(
         OSError: A checkpoint cannot be written.
         PermissionError: The work directory cannot be written to.
         RuntimeError: Nothing can be compiled here.
-        ValueError: The config cannot be read or contradicts itself, or `backbone` cannot be put into it.
+        ValueError: The config cannot be read or contradicts itself.
     """
     _prepare_memory(mallopt)
-    swap = _swap(backbone, backbone_options or {}, checkpoint)
-    if swap is not None and work_dir is None:
-        work_dir = str(Path('work_dirs') / f'{Path(config).stem}_{backbone}')
-    cfg = load_config(config, work_dir, data_root, options, launcher, swap)
+    cfg = load_config(config, work_dir, data_root, options, launcher, change)
     check_work_dir(cfg.work_dir)
     if amp:
         use_amp(cfg, amp)
@@ -63,7 +59,7 @@ def train(
     if resume is not None:
         print_log(use_resume(cfg, resume))
         if cfg.resume:
-            cfg.custom_hooks.append(dict(type='StrictCheckpointHook'))
+            _add_hook(cfg, dict(type='StrictCheckpointHook'))
     check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
     runner = _build(cfg)
     if compiler:
@@ -103,7 +99,7 @@ def test(
     unused = use_tta(cfg) if tta else ()
     if out:
         _write_predictions(cfg, out)
-    cfg.custom_hooks.append(dict(type='StrictCheckpointHook', unused=unused))
+    _add_hook(cfg, dict(type='StrictCheckpointHook', unused=unused))
     check_data(cfg, ('test',))
     runner = _build(cfg)
     metrics = runner.test()
@@ -111,12 +107,8 @@ def test(
     return metrics
 
 
-def _swap(backbone: str | None, options: dict[str, Any], checkpoint: str | None) -> Callable[[Config], Config] | None:
-    if backbone is not None:
-        return partial(swap_backbone, name=backbone, checkpoint=checkpoint, **options)
-    if options or checkpoint:
-        raise ValueError('--checkpoint and --backbone-options are of the backbone that --backbone names; give it too')
-    return None
+def _add_hook(cfg: Config, hook: dict) -> None:
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def _prepare_memory(mallopt: bool) -> None:

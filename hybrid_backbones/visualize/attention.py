@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from .attention_weights import AttentionMap, attention_of
+from .backbone import load_network
 from .features import show_map
 from .figures import check_png, new_figure, save_figure
 from .images import map_stride, read_image
-from .networks import load_network
 
 _A_ROW = 6
 
@@ -29,7 +29,7 @@ def draw_attention(
     ConViT's gated layers show a head's attention by content, by position, and as the gate mixes them.
 
     Args:
-        name: Network or config, see :func:`hybrid_backbones.visualize.networks.load_network`.
+        name: Network or config, see :func:`hybrid_backbones.visualize.backbone.load_network`.
         image: File.
         out: PNG file.
         block: Attention layer, counted from 0; negative from the last.

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import botnet, ceit, coatnet, convit, cvt, moat, vit
+from ..backbones.factory import find_backbone, list_backbones
 from ..layers import transformer
-from ..registry import find_backbone, list_backbones
 from .images import map_stride
 
 FAMILIES = (botnet.BoTNet, ceit.CeiT, coatnet.CoAtNet, convit.ConViT, cvt.CvT, moat.MOAT, vit.ViT)

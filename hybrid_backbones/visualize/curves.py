@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engine.runs import Curves, main_metrics, read_scalars, read_work_dir
 from .figures import check_png, new_figure, save_figure
-from .runs import Curves, main_metrics, read_scalars, read_work_dir
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

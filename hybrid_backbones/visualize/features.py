@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .backbone import load_network
 from .figures import check_png, new_figure, save_figure
 from .images import map_stride, read_image
-from .networks import load_network
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def draw_features(
     channels' absolute values, coloured from the level's smallest to its largest.
 
     Args:
-        name: Network or config, see :func:`hybrid_backbones.visualize.networks.load_network`.
+        name: Network or config, see :func:`hybrid_backbones.visualize.backbone.load_network`.
         image: File.
         out: PNG file.
         checkpoint: Weights.

@@ -1,10 +1,9 @@
 """Figures without a display or global state, and pictures that appear under their name complete or not at all."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .._files import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,21 +28,8 @@ def check_png(out: str | Path) -> Path:
     return out
 
 
-@contextmanager
-def written_whole(out: str | Path) -> Iterator[Path]:
-    """A name beside `out` to write to, which becomes `out` when the block ends, and vanishes if it fails."""
-    out = check_png(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f'.{out.stem}.{os.getpid()}.partial.png')
-    try:
-        yield temporary
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_figure(figure: 'Figure', out: str | Path) -> Path:
     """Write a figure to the PNG `out`, whose folder is made if need be."""
-    with written_whole(out) as path:
+    with written_whole(check_png(out)) as path:
         figure.savefig(path, dpi=130)
     return Path(out)

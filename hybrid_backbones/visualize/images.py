@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..engine.loading import is_cut_jpeg
+from ..datasets.transforms import is_cut_jpeg
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 

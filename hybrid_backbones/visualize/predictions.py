@@ -16,11 +16,11 @@ from mmengine.registry import DATASETS, MODELS, VISUALIZERS, DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from .._files import written_whole
 from ..datasets.checks import check_data
 from ..datasets.roots import walk
 from ..engine.config import load_config
 from ..engine.model_checks import check_state_dict
-from .figures import written_whole
 from .images import list_images
 
 # Of a dataset; thousands would take hours without anybody asking for them.

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .backbone import Network, load_network, takes
 from .figures import check_png, new_figure, save_figure
-from .networks import Network, load_network, takes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

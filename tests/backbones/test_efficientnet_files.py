@@ -10,8 +10,8 @@ from PIL import Image
 
 from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.backbones import TimmPyramid
-from hybrid_backbones.backbones.efficientnet_files import named_as_timm
-from hybrid_backbones.backbones.timm_network import without_weights
+from hybrid_backbones.backbones._efficientnet_files import named_as_timm
+from hybrid_backbones.backbones._timm_network import without_weights
 from hybrid_backbones.checkpoints import CheckpointError, load_pretrained, read_state_dict
 from hybrid_backbones.checkpoints.published import find_published
 

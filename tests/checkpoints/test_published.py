@@ -13,11 +13,11 @@ from mmengine.registry import MODELS
 from web_site import Site, running_site
 
 from hybrid_backbones import create_backbone, create_classifier, list_backbones
+from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.checkpoints import CheckpointError, published, read_state_dict
 from hybrid_backbones.checkpoints.download import download, record_of
 from hybrid_backbones.checkpoints.published import Family, Published, families, find_published, list_published
-from hybrid_backbones.checkpoints.report import table
-from hybrid_backbones.registry import find_backbone
+from hybrid_backbones.zoo.describe import table
 
 ROOT = Path(__file__).parents[2]
 TINY = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), kernel_size=3)

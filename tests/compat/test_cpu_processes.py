@@ -40,7 +40,7 @@ runner = Runner(
 runner.train()
 norm = runner.model.module.layers[1]
 torch.save(dict(weights=norm.weight.detach(), kind=type(norm).__name__,
-                backend=torch.distributed.get_backend(), notes=sorted(hybrid_backbones.compat.notes)),
+                backend=torch.distributed.get_backend(), notes=sorted(hybrid_backbones.compat.applied)),
            f'{sys.argv[1]}/{runner.rank}.pth')
 torch.distributed.destroy_process_group()
 """

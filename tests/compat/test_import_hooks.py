@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 
 import pytest
 
-from hybrid_backbones.compat import hooks
+from hybrid_backbones.compat import import_hooks
 
 
 @pytest.fixture
@@ -19,16 +19,16 @@ def module(tmp_path, monkeypatch):
     (tmp_path / f'{name}.py').write_text('import hooked_record\nhooked_record.record.append("executed")\nvalue = 1\n')
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, 'hooked_record', type('Record', (), {'record': record}))
-    monkeypatch.setattr(hooks, '_around', {})
-    monkeypatch.setattr(hooks, '_after', {})
-    monkeypatch.setattr(hooks, '_replace', {})
+    monkeypatch.setattr(import_hooks, '_around', {})
+    monkeypatch.setattr(import_hooks, '_after', {})
+    monkeypatch.setattr(import_hooks, '_replace', {})
     yield name, record
     sys.modules.pop(name, None)
 
 
 def test_after_waits_for_the_import(module):
     name, record = module
-    hooks.after(name, lambda imported: record.append(imported.value))
+    import_hooks.after(name, lambda imported: record.append(imported.value))
     assert importlib.util.find_spec(name) is not None
     assert record == []
     imported = importlib.import_module(name)
@@ -40,7 +40,7 @@ def test_after_waits_for_the_import(module):
 def test_after_an_import_acts_at_once(module):
     name, record = module
     importlib.import_module(name)
-    hooks.after(name, lambda imported: record.append(imported.value))
+    import_hooks.after(name, lambda imported: record.append(imported.value))
     assert record == ['executed', 1]
 
 
@@ -55,7 +55,7 @@ def test_around_encloses_the_execution_also_when_it_fails(module):
         finally:
             record.append('exit')
 
-    hooks.around(name, context)
+    import_hooks.around(name, context)
     importlib.import_module(name)
     assert record == ['enter', 'executed', 'exit']
     del sys.modules[name], record[:]
@@ -67,7 +67,7 @@ def test_around_encloses_the_execution_also_when_it_fails(module):
 
 def test_a_hooked_module_keeps_its_loader_and_source(module):
     name, _ = module
-    hooks.after(name, lambda imported: None)
+    import_hooks.after(name, lambda imported: None)
     imported = importlib.import_module(name)
     assert type(imported.__loader__) is importlib.machinery.SourceFileLoader
     assert 'value = 1' in imported.__loader__.get_source(name)
@@ -85,7 +85,7 @@ def test_replace_decides_for_present_and_absent_modules(module):
 
     seen = []
     for asked in (name, f'absent_{name}'):
-        hooks.replace(asked, lambda found, asked=asked: seen.append(found) or ModuleSpec(asked, Loader()))
+        import_hooks.replace(asked, lambda found, asked=asked: seen.append(found) or ModuleSpec(asked, Loader()))
         assert importlib.import_module(asked).value == 2
         del sys.modules[asked]
     assert [found is not None for found in seen] == [True, False]
@@ -99,7 +99,7 @@ def test_modules_of_a_zip_file_share_a_loader(module, tmp_path, monkeypatch):
             file.writestr(f'{name}.py', '')
     monkeypatch.syspath_prepend(tmp_path / 'two.zip')
     for name in ('zipped_one', 'zipped_two'):
-        hooks.after(name, lambda imported: record.append(imported.__name__))
+        import_hooks.after(name, lambda imported: record.append(imported.__name__))
         importlib.import_module(name)
         monkeypatch.delitem(sys.modules, name)
     assert record == ['zipped_one', 'zipped_two']
@@ -107,15 +107,15 @@ def test_modules_of_a_zip_file_share_a_loader(module, tmp_path, monkeypatch):
 
 def test_other_modules_are_left_alone(module):
     name, _ = module
-    assert hooks._finder.find_spec(name) is None
+    assert import_hooks._finder.find_spec(name) is None
 
 
 def test_install_is_idempotent():
     from hybrid_backbones import compat
 
-    before = list(sys.meta_path), {name: list(found) for name, found in hooks._after.items()}
+    before = list(sys.meta_path), {name: list(found) for name, found in import_hooks._after.items()}
     compat.install()
-    assert (list(sys.meta_path), hooks._after) == before
+    assert (list(sys.meta_path), import_hooks._after) == before
 
 
 def test_rebind_reaches_modules_imported_before(monkeypatch):
@@ -126,5 +126,5 @@ def test_rebind_reaches_modules_imported_before(monkeypatch):
     assert mmengine.utils.is_installed is old
     for owner in (config, mmengine.utils, mmengine.utils.package_utils, mmengine):
         monkeypatch.setattr(owner, 'is_installed', old)
-    hooks.rebind(old, new)
+    import_hooks.rebind(old, new)
     assert config.is_installed is mmengine.utils.is_installed is mmengine.is_installed is new

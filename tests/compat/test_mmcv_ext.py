@@ -37,7 +37,7 @@ def test_absent(fresh):
         assert module is mmcv._ext and module.__spec__.name == 'mmcv._ext' and module.__package__ == 'mmcv'
         boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 9, 10], [20, 20, 30, 30]])
         print(mmcv.ops.nms(boxes, torch.tensor([.9, .8, .7]), 0.5)[1].tolist())
-        print(hybrid_backbones.compat.notes['operators'])
+        print(hybrid_backbones.compat.applied['operators'])
     """
     out = fresh(textwrap.dedent(code))
     assert out.splitlines()[0] == '[0, 2]'
@@ -62,7 +62,7 @@ def test_mmcv_ops_imported_first_in_vain(fresh):
 def test_compiled_is_preferred(fresh, tmp_path):
     (tmp_path / '_ext.py').write_text('compiled = True\n')
     code = (
-        WITH_FOLDER + 'import mmcv._ext; print(mmcv._ext.compiled, mmcv._ext.__file__, compat.notes.get("operators"))'
+        WITH_FOLDER + 'import mmcv._ext; print(mmcv._ext.compiled, mmcv._ext.__file__, compat.applied.get("operators"))'
     )
     assert fresh(code, str(tmp_path)) == f'True {tmp_path / "_ext.py"} None\n'
 

@@ -58,7 +58,7 @@ def test_config_bases(fresh, tmp_path, imported_before):
         print(Config.fromfile(sys.argv[1] + '/det.py').model.type, Config.fromfile(sys.argv[1] + '/seg.py').model.type)
         from mmengine.hub import get_config
         print(get_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py').model.type)
-        print('packages' in hybrid_backbones.compat.notes)
+        print('packages' in hybrid_backbones.compat.applied)
     """
     assert fresh(textwrap.dedent(code), str(tmp_path)).split() == ['MaskRCNN', 'EncoderDecoder', 'MaskRCNN', 'True']
 
@@ -85,8 +85,8 @@ def test_find_loader_of_python_3_14(fresh):
     code = """
         import pkgutil
         vars(pkgutil).pop('find_loader', None)
-        import hybrid_backbones
+        from hybrid_backbones import compat
         from mmcv.utils.ext_loader import check_ops_exist
-        print(check_ops_exist(), pkgutil.find_loader('no_such_package'), 'find_loader' in hybrid_backbones.compat.notes)
+        print(check_ops_exist(), pkgutil.find_loader('no_such_package'), 'find_loader' in compat.applied)
     """
     assert fresh(textwrap.dedent(code)) == 'True None True\n'

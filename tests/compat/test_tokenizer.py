@@ -9,7 +9,7 @@ CODE = """
     importlib.util.find_spec = lambda name, package=None: None if name in hidden else find(name, package)
     import hybrid_backbones
     import mmseg.utils
-    print([name in sys.modules for name in hidden], hybrid_backbones.compat.notes.get('text'))
+    print([name in sys.modules for name in hidden], hybrid_backbones.compat.applied.get('text'))
     try:
         mmseg.utils.tokenize(['a cat'])
     except ModuleNotFoundError as error:
@@ -29,6 +29,6 @@ def test_present_is_left_alone(fresh, tmp_path):
     (tmp_path / 'regex.py').write_text('from re import *\ncompile = lambda pattern, flags: pattern\n')
     code = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\n' + textwrap.dedent("""
         import hybrid_backbones, mmseg.utils.tokenizer
-        print(mmseg.utils.tokenizer.ftfy.__file__, hybrid_backbones.compat.notes.get('text'))
+        print(mmseg.utils.tokenizer.ftfy.__file__, hybrid_backbones.compat.applied.get('text'))
     """)
     assert fresh(code) == f'{tmp_path / "ftfy.py"} None\n'

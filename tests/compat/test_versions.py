@@ -14,7 +14,7 @@ CODE = """
         print('accepted', mmdet.mmcv_version[:2], mmseg.mmcv_version[:2])
     except AssertionError:
         print('refused')
-    print(mmcv.__version__, 'versions' in hybrid_backbones.compat.notes)
+    print(mmcv.__version__, 'versions' in hybrid_backbones.compat.applied)
 """
 
 

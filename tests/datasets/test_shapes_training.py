@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hybrid_backbones.engine.run import train
-from hybrid_backbones.visualize import draw_curves, draw_predictions, final_metrics, find_run, read_scalars
+from hybrid_backbones.visualize import draw_curves, final_metrics, find_run, read_scalars, save_predictions
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 TINY = dict(depths=(1, 1, 1, 1), dims=(16, 32, 64, 128), kernel_size=5)
@@ -72,8 +72,9 @@ def test_loss_falls_and_the_run_can_be_drawn(
     assert last < 0.8 * first
     assert metrics <= final_metrics(run.scalars).keys()
     assert draw_curves(run.scalars, tmp_path / 'curves.png').stat().st_size > 5000
-    out = draw_predictions(run.config, run.checkpoint, tmp_path / 'predictions.png', num_images=2, score_thr=0.05)
-    assert out.stat().st_size > 20000
+    drawn = save_predictions(run.config, run.checkpoint, tmp_path / 'predictions', num_images=2, score_thr=0.05)
+    assert len(drawn) == 2
+    assert all(picture.stat().st_size > 20000 for picture in drawn)
 
 
 @pytest.mark.slow

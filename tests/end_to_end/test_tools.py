@@ -3,6 +3,9 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,6 +21,7 @@ from hybrid_backbones.datasets.checks import DataError
 from hybrid_backbones.datasets.shapes import ensure_shapes
 from hybrid_backbones.engine.run import test as run_test
 from hybrid_backbones.engine.run import train
+from hybrid_backbones.swap import swap_backbone
 
 
 @pytest.fixture(scope='module')
@@ -94,20 +98,20 @@ def test_wrong_neck_channels(tmp_path, shapes):
         train(str(config), work_dir=str(tmp_path / 'work'), data_root=str(shapes), mallopt=False)
 
 
-SWAPPED = dict(
-    backbone='hornet_t',
-    backbone_options=dict(arch=dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), orders=(2, 3, 3, 4), gf=())),
-)
+HORNET = dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), orders=(2, 3, 3, 4), gf=())
+swap_in = partial(swap_backbone, name='hornet_t', arch=HORNET)
 
 
-def test_training_with_another_backbone(tmp_path, shapes, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_training_with_another_backbone(tmp_path, shapes):
     config = write(tmp_path, 'segmentor.py', SEGMENTOR)
     options = {'train_cfg.max_iters': 2, 'optim_wrapper.optimizer.lr': 1e-3}
-    runner = train(str(config), data_root=str(shapes), options=options, mallopt=False, **SWAPPED)
+    work_dir = str(tmp_path / 'work')
+    runner = train(
+        str(config), work_dir=work_dir, data_root=str(shapes), options=options, mallopt=False, change=swap_in
+    )
     assert type(runner.model.backbone).__name__ == 'HorNet'
     assert max(group['lr'] for group in runner.optim_wrapper.param_groups) <= 1e-3  # the options have the last word
-    checkpoint = tmp_path / 'work_dirs' / 'segmentor_hornet_t' / 'iter_2.pth'
+    checkpoint = tmp_path / 'work' / 'iter_2.pth'
     # What was written is a config and a checkpoint of it like any other.
     assert 'mIoU' in run_test(str(checkpoint.with_name('segmentor.py')), str(checkpoint), mallopt=False)
 
@@ -117,13 +121,16 @@ def test_checkpoint_of_another_family_for_another_backbone(tmp_path, shapes):
     deit = dict(depth=4, dim=8, heads=1, mlp_ratio=1, stem=())
     checkpoint = tmp_path / 'deit.pth'
     torch.save(create_backbone('deit_t', arch=deit, pyramid=None, out_norm=False).state_dict(), checkpoint)
-    arguments = dict(work_dir=str(tmp_path / 'work'), data_root=str(shapes), checkpoint=str(checkpoint), mallopt=False)
+    arguments = dict(work_dir=str(tmp_path / 'work'), data_root=str(shapes), mallopt=False)
     with pytest.raises(CheckpointError, match=r'deit\.pth is not a checkpoint of this HorNet: 0 of its'):
-        train(str(config), **SWAPPED, **arguments)
-    with pytest.raises(
-        ValueError, match='--checkpoint and --backbone-options are of the backbone that --backbone names'
-    ):
-        train(str(config), **arguments)
+        train(str(config), change=partial(swap_in, checkpoint=str(checkpoint)), **arguments)
+
+
+def test_options_of_a_backbone_that_is_not_named(tmp_path):
+    command = [sys.executable, str(ROOT / 'tools' / 'train.py'), 'config.py', '--checkpoint', 'deit.pth']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert '--checkpoint and --backbone-options are of the backbone that --backbone names; give it too' in done.stderr
 
 
 def test_damaged_image_is_named(tmp_path, shapes):

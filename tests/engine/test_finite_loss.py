@@ -9,8 +9,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from hybrid_backbones.engine.checkpoint import latest_checkpoint
-from hybrid_backbones.engine.hooks import batch_images
 from hybrid_backbones.engine.nonfinite import first_nonfinite
+from hybrid_backbones.engine.training_hooks import batch_images
 
 
 def test_nan_image_stops_training(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch import nn
 
-from hybrid_backbones.engine.hooks import FixedStatisticsHook, unset_statistics
+from hybrid_backbones.engine.training_hooks import FixedStatisticsHook, unset_statistics
 
 
 class Trained:

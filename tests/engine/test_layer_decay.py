@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from hybrid_backbones import create_backbone, list_backbones
-from hybrid_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor, find_backbone, layer_id
+from hybrid_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor, layer_id, locate_backbone
 
 
 def groups_of(model: nn.Module, lr: float = 1e-3, **paramwise) -> list[dict]:
@@ -113,7 +113,7 @@ def test_found_by_mmengine_in_wrapped_model():
 
 
 def test_bare_backbone():
-    prefix, backbone = find_backbone(MODELS.build(NANO))
+    prefix, backbone = locate_backbone(MODELS.build(NANO))
     assert prefix == ''
     assert len(groups_of(backbone, decay_rate=0.5, num_layers=5)) == 13  # output norms have no matrices
 

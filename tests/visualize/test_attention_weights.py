@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hybrid_backbones import create_backbone, list_backbones
 from hybrid_backbones.backbones import botnet, cvt
-from hybrid_backbones.registry import find_backbone
+from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.visualize.attention_weights import FAMILIES, AttentionMap, attention_layers, attention_of
 
 # With windows, the blocks 0 and 3 of six have them.

@@ -9,8 +9,8 @@ from visualize.pictures import colour_share, pixels
 
 from hybrid_backbones import create_backbone
 from hybrid_backbones.visualize import draw_features
+from hybrid_backbones.visualize.backbone import load_network
 from hybrid_backbones.visualize.features import pca_colours
-from hybrid_backbones.visualize.networks import load_network
 
 TINY = dict(arch=dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), kernel_size=5))
 CONFIG = """

@@ -1,0 +1,64 @@
+"""Where a number was measured: versions, operators, device, and the code's commit."""
+
+import importlib
+import platform
+import re
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...compat import applied
+
+_PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'timm', 'numpy')
+
+
+def environment(threads: int, precision: str = 'fp32') -> dict[str, Any]:
+    """`environment` of a row that is measured by this Python on this machine."""
+    importlib.import_module('mmcv._ext')  # compiled, or our stand-in, which then says so
+    return dict(
+        versions=_versions(),
+        operators=applied.get('operators', "mmcv's compiled operators"),
+        device=_device(),
+        precision=precision,
+        threads=threads,
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = dict(python=platform.python_version(), platform=platform.platform(terse=True))
+    for package in (*_PACKAGES, 'hybrid_backbones'):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpus = Path('/proc/cpuinfo')
+    text = cpus.read_text() if cpus.is_file() else ''
+    known = dict(re.findall(r'^(model name|cpu family|model)\s*: (.+)$', text, re.MULTILINE))
+    if len(known) == 3:
+        # Virtual machines call many generations of a maker's processors by one name.
+        return f'{known["model name"]}, family {known["cpu family"]}, model {known["model"]}'
+    return platform.processor() or platform.machine()
+
+
+@cache
+def commit() -> str | None:
+    """Commit of the code, with a + where files differ from it; None outside a repository."""
+    here = Path(__file__).parents[2]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(['git', *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git('rev-parse', '--short=12', 'HEAD') + '+' * bool(git('status', '--porcelain', '--untracked-files=no'))
+    except (OSError, subprocess.CalledProcessError):
+        return None

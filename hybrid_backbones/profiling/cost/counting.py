@@ -1,0 +1,263 @@
+"""Parameters, multiply-adds and activations of a backbone, a detector or a segmentor, by what it executes.
+
+Built on torch's `FlopCounterMode`, whose FLOPs are halved: papers' "FLOPs" are MACs, multiplications with addition, and
+so are the numbers here. Where torch's counter passes over what it does not know, this one fails: an operator has a
+formula, or is free on purpose (`operators`), or is an error.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from ...backbones.factory import create_backbone, list_backbones
+from ...swap.feature_maps import build, on_meta
+from ..subjects import create_network
+from .operators import FORMULAS, FOURIER, is_free
+from .textbook import TEXTBOOK
+
+# What a detector's second stage looks at: boxes, as many as mmdet's configs propose in testing, and of them masks, as
+# many as may be found in an image. So did mmdet 2's `forward_dummy`, with which papers count.
+BOXES, MASKS = 1000, 100
+
+
+class UnknownOperatorError(LookupError):
+    """An operator ran of which nothing says what it costs."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one forward pass in inference.
+
+    Attributes:
+        parameters: Numbers that are learned, shared ones once.
+        macs: Multiply-adds that were executed (1 MAC = 2 FLOPs), the sum of `by_operator`.
+        textbook_macs: The same with the formulas of `textbook` where our algebra is other than the papers'.
+        activations: Numbers in the outputs of convolutions, matrix products and attention, after Radosavovic et al.
+            (arXiv 2003.13678), who count convolutions, and fvcore. Of attention the output, not the scores.
+        by_operator: Executed multiply-adds by operator, as `aten.convolution`; those with none are left out.
+    """
+
+    parameters: int
+    macs: int
+    textbook_macs: int
+    activations: int
+    by_operator: dict[str, int]
+
+
+class _Watch(TorchDispatchMode):
+    """Sees every operator that the counter lets through: unknown ones fail, outputs of products are measured."""
+
+    def __init__(self, counter: FlopCounterMode) -> None:
+        super().__init__()
+        self.counter = counter
+        self.activations = 0
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if packet in self.counter.flop_registry:
+            self.activations += 0 if packet in FOURIER else tree_leaves(out)[0].numel()
+        elif not is_free(func):
+            module = max(self.counter.mod_tracker.parents, key=len)
+            raise UnknownOperatorError(
+                f'{func}, run by {module}: nothing says what it costs. Give it a formula, in FLOPs (2 per MAC), by '
+                f'torch.utils.flop_counter.register_flop_formula(torch.ops.{packet}), or, if it multiplies nothing '
+                'that counts, its name to FREE in hybrid_backbones/transfer/cost/operators.py'
+            )
+        return out
+
+
+class _AsOnCPU(TorchFunctionMode):
+    """Tensors without memory pass for a CPU's: layers choose their algorithm by the device."""
+
+    is_cpu = torch.Tensor.is_cpu.__get__
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func == type(self).is_cpu:
+            return True
+        return func(*args, **(kwargs or {}))
+
+
+def count_cost(network: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
+    """Cost of `network(*inputs, **kwargs)` in inference.
+
+    Args:
+        network: On any device; set to eval mode for the pass. On `meta` no memory is taken, nothing is computed, and
+            what a CPU would execute is counted.
+        *inputs: On the device of the network.
+
+    Raises:
+        UnknownOperatorError: An operator without formula; which, and in which module.
+    """
+    tensors = [*network.parameters(), *tree_leaves((inputs, kwargs))]
+    meta = any(isinstance(t, Tensor) and t.is_meta for t in tensors)
+    counter = FlopCounterMode(display=False)
+    counter.flop_registry.update(FORMULAS)
+    watch = _Watch(counter)
+    with ExitStack() as stack, _in_inference(network):
+        difference = stack.enter_context(_textbook(network, counter))
+        if meta:
+            stack.enter_context(_AsOnCPU())
+        stack.enter_context(watch)
+        stack.enter_context(counter)
+        network(*inputs, **kwargs)
+    by_operator = {str(op): flops // 2 for op, flops in counter.get_flop_counts().get('Global', {}).items() if flops}
+    macs = sum(by_operator.values())
+    parameters = sum(p.numel() for p in network.parameters())
+    return Cost(parameters, macs, macs + difference[0], watch.activations, by_operator)
+
+
+@contextmanager
+def _in_inference(network: nn.Module) -> Iterator[None]:
+    """Eval mode, and no parameter with a gradient, for which torch's tracker of modules would set hooks."""
+    training = [module for module in network.modules() if module.training]
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    network.eval().requires_grad_(False)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+        for parameter in learned:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _textbook(network: nn.Module, counter: FlopCounterMode) -> Iterator[list[int]]:
+    """Multiply-adds that the textbook's formulas have over those that their modules execute, in a list of one."""
+    difference, before, handles = [0], {}, []
+
+    def start(module: nn.Module, inputs: tuple) -> None:
+        before[module] = counter.get_total_flops()
+
+    def end(module: nn.Module, inputs: tuple, output: Any) -> None:
+        executed = (counter.get_total_flops() - before.pop(module)) // 2
+        difference[0] += TEXTBOOK[type(module)](module, inputs, output) - executed
+
+    for module in network.modules():
+        if type(module) in TEXTBOOK:
+            handles += [module.register_forward_pre_hook(start), module.register_forward_hook(end)]
+    try:
+        yield difference
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def backbone_cost(name: str, size: tuple[int, int], **options: Any) -> Cost:
+    """Cost of a backbone for one image on a CPU, without running it.
+
+    Args:
+        name: One of ours, or a network that :func:`hybrid_backbones.profiling.subjects.create_network` takes, as
+            `timm:resnet50` or `deit_s:window_size=14`.
+        size: Height and width of the image in pixels.
+        **options: Of our backbone, over those that the name stands for.
+
+    Raises:
+        ValueError: Unknown name, or options that the network does not take.
+    """
+    ours = name in list_backbones()
+    if options and not ours:
+        raise ValueError(f'{name} takes no options here; they are for {", ".join(list_backbones())}')
+    with torch.device('meta'):
+        network = create_backbone(name, **options) if ours else create_network(name, size=size)
+        return count_cost(network, torch.empty(1, 3, *size))
+
+
+class _TwoStages(nn.Module):
+    """A two-stage detector of mmdet whose second stage sees `BOXES` regions, and `MASKS` for masks."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        kind = type(model.roi_head).__name__
+        if kind not in ('StandardRoIHead', 'CascadeRoIHead'):
+            raise ValueError(
+                f'roi_head {kind}: how many regions it looks at, and with what, is known of StandardRoIHead and '
+                'CascadeRoIHead only. Count the parts of other detectors with count_cost'
+            )
+        self.stages = range(model.roi_head.num_stages) if kind == 'CascadeRoIHead' else None
+        for extractor in model.modules():
+            if type(extractor).__name__ == 'SingleRoIExtractor':
+                # It sorts regions by their size, which those without values do not have; interpolation is free.
+                extractor.forward = partial(_regions, extractor)
+
+    def forward(self, images: Tensor) -> None:
+        head = self.model.roi_head
+        maps = self.model.extract_feat(images)
+        if self.model.with_rpn:
+            self.model.rpn_head(maps)
+        regions = images.new_zeros(len(images) * BOXES, 5)
+        for stage in [()] if self.stages is None else [(stage,) for stage in self.stages]:
+            head._bbox_forward(*stage, maps, regions)
+            if head.with_mask:
+                head._mask_forward(*stage, maps, regions[: len(images) * MASKS])
+
+
+def _regions(extractor: nn.Module, maps: tuple[Tensor, ...], regions: Tensor, *_: Any) -> Tensor:
+    """(regions, C, h, w), of the shape that the extractor gives."""
+    return maps[0].new_zeros(len(regions), extractor.out_channels, *extractor.roi_layers[0].output_size)
+
+
+def model_cost(cfg: Config, size: tuple[int, int]) -> Cost:
+    """Cost of a whole detector of mmdet or segmentor of mmseg for one image, without its post-processing.
+
+    As papers count, with mmdet 2's and mmseg's `get_flops`: the second stage of a detector sees 1000 boxes and 100
+    masks; auxiliary heads of segmentors, which serve training, count with their parameters only. Models that decide by
+    values what they do are run, with memory.
+
+    Args:
+        cfg: With a `model`; nothing of it is loaded or changed.
+        size: Height and width of the image in pixels: 800x1280 for detectors and 512x2048 for UperNet in papers.
+
+    Raises:
+        ValueError: The config has no model, or one whose second stage is not known here.
+    """
+    if 'model' not in cfg:
+        raise ValueError(f'{cfg.filename or "the config"} has no model; expected a detector or segmentor')
+    scope = cfg.get('default_scope') or 'mmdet'
+    try:
+        # Some backbones can be built with values only.
+        model = on_meta(lambda: _build(cfg, scope)).to('meta')
+        return _count_model(model, size, 'meta')
+    except RuntimeError:  # some decide by values what they do
+        return _count_model(_build(cfg, scope), size, 'cpu')
+
+
+def _build(cfg: Config, scope: str) -> nn.Module:
+    return revert_sync_batchnorm(build(cfg.model, scope))
+
+
+def _count_model(model: nn.Module, size: tuple[int, int], device: str) -> Cost:
+    images = torch.zeros(1, 3, *size, device=device)
+    with torch.device(device):
+        if getattr(model, 'with_roi_head', False) or hasattr(model, 'roi_head'):
+            return count_cost(_TwoStages(model), images)
+        return count_cost(model, images, _samples(model, size), mode='tensor')
+
+
+def _samples(model: nn.Module, size: tuple[int, int]) -> list[Any]:
+    """What goes with the image: its size."""
+    meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
+    if hasattr(model, 'decode_head'):
+        from mmseg.structures import SegDataSample as Sample
+    else:
+        from mmdet.structures import DetDataSample as Sample
+    return [Sample(metainfo=meta)]

@@ -1,0 +1,223 @@
+"""The parts of a detector or segmentor that read its backbone's maps, and how they are rewired to another's."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from .feature_maps import PYRAMID, Maps
+
+# Keys of a model that nothing of ours can stand behind, with what they are.
+FOREIGN = {
+    'language_model': 'the text encoder',
+    'text_encoder': 'the text encoder',
+    'voxel_encoder': 'an encoder of 3-D points',
+    'pts_voxel_encoder': 'an encoder of 3-D points',
+    'img_backbone': 'the image branch of a 3-D detector',
+}
+# Parts that need more of a backbone than maps with channels and strides.
+TIED = {
+    'ResLayer': "it is a stage of the old backbone's own network",
+    'SSDNeck': "it continues the old backbone's layers, of fixed channels",
+    'DPTHead': "it reads the old backbone's class tokens",
+    'PIDHead': "it reads the branches of the old backbone's own network",
+    'DDRHead': "it reads the branches of the old backbone's own network",
+    'VPDDepthHead': 'it reads the attention of a diffusion model',
+    'CornerHead': "it reads the stacks of the old backbone's own network",
+    'CentripetalHead': "it reads the stacks of the old backbone's own network",
+}
+# Necks that make a pyramid of a plain network's maps.
+PLAIN_NECKS = ('Feature2Pyramid', 'MultiLevelNeck')
+
+
+@dataclass
+class Reader:
+    """A part of a model, and the positions among the old backbone's maps that it reads, in its own order."""
+
+    part: str
+    config: dict[str, Any]
+    positions: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f'{self.part} ({self.config.get("type")})'
+
+
+def check_parts(model: dict[str, Any], scope: str | None) -> None:
+    """Refuse models in which a backbone cannot be swapped.
+
+    Raises:
+        ValueError: Which part forbids it.
+    """
+    if scope not in (None, 'mmdet', 'mmseg'):
+        kind = 'a 3-D config' if scope == 'mmdet3d' else 'a config'
+        raise ValueError(f'default_scope={scope!r}: {kind}; expected a detector of mmdet or a segmentor of mmseg')
+    for key, what in FOREIGN.items():
+        if model.get(key):
+            raise ValueError(
+                f'model.{key} ({model[key].get("type")}) is {what}, which learned together with its backbone'
+            )
+    for wrapper in ('detector', 'segmentor', 'module'):
+        if isinstance(model.get(wrapper), dict) and 'backbone' in model[wrapper]:
+            raise ValueError(f'model is {model.get("type")}, around model.{wrapper}; swap in the config of the latter')
+    if not isinstance(model.get('backbone'), dict):
+        raise ValueError(f'model ({model.get("type")}) has no part called backbone, but {", ".join(sorted(model))}')
+    for path, part in _parts(model, 'model'):
+        if part.get('type') in TIED:
+            raise ValueError(f'{path} ({part["type"]}) reads internals of the backbone: {TIED[part["type"]]}')
+
+
+def _parts(node: Any, path: str) -> Iterator[tuple[str, dict]]:
+    if isinstance(node, dict):
+        yield path, node
+        for key, value in node.items():
+            yield from _parts(value, f'{path}.{key}')
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            yield from _parts(value, f'{path}[{i}]')
+
+
+def _listed(model: dict[str, Any], *keys: str) -> Iterator[tuple[str, dict]]:
+    """Parts under `keys`, which are one dict or several."""
+    for key in keys:
+        value = model.get(key)
+        if isinstance(value, dict):
+            yield f'model.{key}', value
+        else:
+            yield from ((f'model.{key}[{i}]', part) for i, part in enumerate(value or []))
+
+
+def part_names(model: dict[str, Any], *keys: str) -> str:
+    return ', '.join(f'{part} ({config.get("type")})' for part, config in _listed(model, *keys))
+
+
+def is_segmentor(model: dict[str, Any]) -> bool:
+    return 'decode_head' in model
+
+
+def assumed_maps(model: dict[str, Any]) -> Maps:
+    """Maps of a backbone that cannot be built here, from the channels that are read of it.
+
+    Raises:
+        ValueError: No part tells them all.
+    """
+    for _, part in _listed(model, 'neck', 'decode_head', 'panoptic_head'):
+        channels = part.get('in_channels')
+        if isinstance(channels, (list, tuple)) and len(channels) <= len(PYRAMID):
+            return Maps(tuple(channels), PYRAMID[-len(channels) :])
+    raise ValueError('no part of the model lists the channels of its maps')
+
+
+def readers(model: dict[str, Any], old: Maps) -> list[Reader]:
+    """What reads the maps `old` of the model's backbone: its first neck, or its heads where there is none.
+
+    Raises:
+        ValueError: A part that does not say which maps it reads.
+    """
+    neck = next(_listed(model, 'neck'), None)
+    if neck is not None:
+        return [_neck_reader(*neck, old)]
+    if is_segmentor(model):
+        return [_segmentor_reader(*head, old) for head in _listed(model, 'decode_head', 'auxiliary_head')]
+    heads = [item for item in model.items() if item[0].endswith('_head') and isinstance(item[1], dict)]
+    found = [
+        Reader(f'model.{key}', head, tuple(range(len(old))))
+        for key, head in heads
+        if _equal(head.get('in_channels'), old.channels)
+    ]
+    if not found:
+        parts = ', '.join(f'model.{key} ({head.get("type")})' for key, head in heads)
+        raise ValueError(f'there is no neck, and none of {parts} lists the channels of the maps, {old.channels}')
+    return found
+
+
+def _equal(given: Any, channels: tuple[int, ...]) -> bool:
+    return isinstance(given, (list, tuple)) and tuple(given) == channels
+
+
+def _neck_reader(part: str, neck: dict[str, Any], old: Maps) -> Reader:
+    given = neck.get('in_channels')
+    if given == old.channels[-1]:
+        return Reader(part, neck, (len(old) - 1,))
+    if _equal(given, old.channels):
+        first, last = (neck.get('start_level', 0), neck.get('end_level', -1)) if 'FPN' in neck['type'] else (0, -1)
+        return Reader(part, neck, tuple(range(first, len(old) if last == -1 else last + 1)))
+    if _equal(given, old.channels[::-1]):  # YOLOv3's, from coarse to fine
+        return Reader(part, neck, tuple(reversed(range(len(old)))))
+    raise ValueError(
+        f'{part} ({neck["type"]}) has in_channels={given} and the backbone maps of {old.channels} channels: '
+        'which it reads cannot be told'
+    )
+
+
+def _segmentor_reader(part: str, head: dict[str, Any], old: Maps) -> Reader:
+    head = head.get('kernel_generate_head', head)  # K-Net's
+    if 'in_channels' not in head:
+        raise ValueError(f'{part} ({head.get("type")}) does not say by in_channels and in_index which maps it reads')
+    index = head.get('in_index', list(range(len(old))) if isinstance(head['in_channels'], (list, tuple)) else -1)
+    positions = [i % len(old) for i in (index if isinstance(index, (list, tuple)) else [index])]
+    if 'c1_in_channels' in head:  # the finest map besides
+        positions.append(0)
+    return Reader(part, head, tuple(positions))
+
+
+def rewire(reader: Reader, place: dict[int, int], new: Maps) -> list[str]:
+    """Point a part to the maps `new`, where the old map i is now number `place[i]`.
+
+    Returns:
+        What changed, in words.
+    """
+    config, before = reader.config, dict(reader.config)
+    places = [place[i] for i in reader.positions]
+    if 'c1_in_channels' in config:
+        config['c1_in_channels'] = new.channels[places.pop()]
+    kind = type(config['in_channels'])  # some necks take a list only, some a tuple
+    several = kind in (list, tuple)
+    config['in_channels'] = kind(new.channels[i] for i in places) if several else new.channels[places[0]]
+    if 'in_index' in config:
+        config['in_index'] = places if several or isinstance(config['in_index'], (list, tuple)) else places[0]
+    for key in ('strides', 'feature_strides'):
+        if several and len(config.get(key) or ()) == len(places):
+            config[key] = [new.strides[i] for i in places]
+    if 'FPN' in config.get('type', ''):  # maps outside these levels are no longer put out
+        config.update({key: value for key, value in dict(start_level=0, end_level=-1).items() if key in config})
+    changed = [f'{key}={config[key]}' for key in config if config[key] != before[key]]
+    return [f'{reader}: {", ".join(changed)}'] if changed else []
+
+
+def drop_pyramid_neck(model: dict[str, Any]) -> list[str]:
+    """Remove a segmentor's neck that makes a pyramid of a plain network's equal maps: ours put out a pyramid."""
+    neck = next(_listed(model, 'neck'), (None, {}))[1]
+    if not is_segmentor(model) or neck.get('type') not in PLAIN_NECKS:
+        return []
+    model['neck'] = None
+    return [f"model.neck: {neck['type']} removed, which made a pyramid of the old backbone's equal maps"]
+
+
+def check_heads(model: BaseModel, maps: Sequence[Tensor]) -> None:
+    """Compare what a built model's heads take in with what they are given, `maps`.
+
+    Raises:
+        ValueError: They differ; which part.
+    """
+    channels = [m.shape[1] for m in maps]
+    giver = type(getattr(model, 'neck', None) or model.backbone).__name__
+    for name, child in model.named_children():
+        for head in child if isinstance(child, nn.ModuleList) else [child]:
+            given = getattr(head, 'in_channels', None)
+            expected = None if name == 'neck' or given is None else _expected(head, given, channels)
+            if expected not in (None, given):
+                raise ValueError(
+                    f'model.{name} ({type(head).__name__}) takes {given} channels, of which {giver} gives {expected}'
+                )
+
+
+def _expected(head: nn.Module, given: int | Sequence[int], channels: list[int]) -> Any:
+    """Channels that a head is given, in the form in which it says its own; None where it does not say which."""
+    index = getattr(head, 'in_index', None)
+    if index is None:
+        # Detectors' heads run on all levels alike.
+        return channels[0] if isinstance(given, int) and len(set(channels)) == 1 else None
+    chosen = [channels[i] for i in ([index] if isinstance(index, int) else index)]
+    return sum(chosen) if isinstance(given, int) else type(given)(chosen)

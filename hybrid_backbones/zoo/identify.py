@@ -1,0 +1,302 @@
+"""Which of the registered networks a file is of, by its keys and shapes alone.
+
+Every variant is built on the meta device, which takes no memory and milliseconds, with the options that the file
+implies; the file's tensors pass through the family's own conversion and renaming, as when they are loaded.
+"""
+
+import functools
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import MMLogger
+from torch import Tensor, nn
+
+from ..backbones._classifier import Classifier
+from ..backbones.factory import find_backbone, list_backbones
+from ..checkpoints.errors import CheckpointError
+from ..checkpoints.loading import rename
+from ..checkpoints.reading import read_state_dict
+from ..layers.position import square_side
+
+State = dict[str, Tensor]
+# A counter that safetensors files often come without.
+_COUNTER = 'num_batches_tracked'
+# Parameters of a trunk, in per cent, that have to be found for a file to be like it at all.
+_LIKENESS = 50
+# Of the heads that files are compared with: a number that no layer has as its width.
+_CLASSES = 1009
+
+
+@dataclass(frozen=True)
+class Match:
+    """How far a file is that of a backbone; keys are counted after renaming, parameters are those of the trunk.
+
+    Args:
+        backbone: Name for `create_backbone`.
+        family: Class, for configs.
+        options: Those that the file implies.
+        fused: The file is of a network folded for inference, which `fuse()` makes and cannot be trained.
+        keys: Keys of the file that the network knows, with the shape that they have.
+        total_keys: Keys of the file, but for those that loading ignores.
+        parameters: Numbers of the trunk's parameters that the file has.
+        total_parameters: Numbers of all of them.
+        classes: Of the file's classification head; None if it has none, or only a part of it.
+        missing: Keys of the trunk that the file does not have.
+        unexpected: Keys of the file that the network does not know.
+        reshaped: Keys of both that have another shape.
+        twins: Other backbones that a complete file fits as well: what sets them apart is not in its tensors.
+    """
+
+    backbone: str
+    family: str
+    options: dict[str, Any]
+    fused: bool
+    keys: int
+    total_keys: int
+    parameters: int
+    total_parameters: int
+    classes: int | None
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    twins: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole trunk is there and nothing else but head and what dense prediction adds."""
+        return not (self.missing or self.unexpected or self.reshaped)
+
+    @property
+    def likeness(self) -> float:
+        """Per cent of the trunk's parameters found."""
+        return 100 * self.parameters / self.total_parameters
+
+    def __str__(self) -> str:
+        options = ''.join(f', {key}={value!r}' for key, value in self.options.items())
+        lines = [
+            f'{self.backbone} ({self.family}{options}{", folded by fuse()" if self.fused else ""}): '
+            f'{self.keys} of {self.total_keys} keys, {self.parameters:,} of {self.total_parameters:,} parameters of '
+            f'the trunk ({self.likeness:.4g} %), '
+            + (f'classifier of {self.classes} classes' if self.classes else 'no complete classifier')
+        ]
+        for title in ('missing', 'unexpected', 'reshaped'):
+            keys = getattr(self, title)
+            if keys:
+                lines.append(f'  {len(keys)} {title}: {", ".join(keys[:4])}{", ..." if len(keys) > 4 else ""}')
+        if self.twins:
+            lines.append(f'  or, as its tensors do not tell: {", ".join(self.twins)}')
+        return '\n'.join(lines)
+
+
+def identify(source: str | Path, limit: int = 3) -> list[Match]:
+    """What a file is of.
+
+    Args:
+        source: As for :func:`read_state_dict`.
+        limit: How many to return of those that come near, where none is the file's.
+
+    Returns:
+        The one network that the file is of; or the likest ones, best first, none of them `complete`; or none at all.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    state, _ = read_state_dict(source)
+    return match_state(state, limit)
+
+
+def match_state(state: State, limit: int = 3) -> list[Match]:
+    """As :func:`identify`, for tensors by key; of which only shapes are looked at."""
+    shapes = {key: torch.empty_like(value, device='meta') for key, value in state.items()}
+    with _quiet():
+        matches = [_compare(shapes, name) for name in _candidates(shapes)]
+        if not any(match.complete for match in matches):
+            near = [match.backbone for match in matches if match.likeness >= _LIKENESS]
+            matches += [_compare(shapes, name, fused=True) for name in near]
+    matches.sort(key=_closeness, reverse=True)
+    if matches and matches[0].complete:
+        twins = tuple(match.backbone for match in matches[1:] if match.complete)
+        return [replace(matches[0], twins=twins)]
+    best = {match.backbone: match for match in reversed(matches) if match.likeness >= _LIKENESS}
+    return sorted(best.values(), key=_closeness, reverse=True)[:limit]
+
+
+def convert(source: str | Path) -> tuple[State, Match]:
+    """Tensors of a published file under the names of the network that it is of, head included.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is of no registered network.
+    """
+    state, _ = read_state_dict(source)
+    matches = match_state(state)
+    if not matches or not matches[0].complete:
+        near = ''.join(f'\nNear: {match}' for match in matches)
+        raise CheckpointError(f'{source} is of no registered network, and was not converted.{near}')
+    match = matches[0]
+    network = _network(match.backbone, match.options, match.fused)
+    state = _renamed(state, network)
+    known = network.state_dict().keys()
+    return {k: v for k, v in state.items() if k in known or k.startswith(network.backbone.added)}, match
+
+
+def _candidates(state: State) -> list[str]:
+    """Variants of the classes whose keys are most like the file's, numbers apart: few are worth building all."""
+    names: dict[type | str, list[str]] = {}
+    for name in list_backbones():
+        # Networks of timm have one class here, and keys of their own.
+        names.setdefault(name if name.startswith('timm_') else find_backbone(name)[0], []).append(name)
+    shares = {kind: _share_of_known_keys(state, variants[0]) for kind, variants in names.items()}
+    limit = max(_LIKENESS / 100, max(shares.values()) - 0.1)
+    return [name for kind, variants in names.items() if shares[kind] >= limit for name in variants]
+
+
+def _share_of_known_keys(state: State, name: str) -> float:
+    network = _network(name, implied_options(name, state), fused=False)
+    known = {re.sub(r'\d+', '0', key) for key in network.state_dict()}
+    keys = [re.sub(r'\d+', '0', key) for key in _without_passed_over(_renamed(state, network), network)]
+    return sum(key in known for key in keys) / max(1, len(keys))
+
+
+def _closeness(match: Match) -> tuple[bool, float, float]:
+    differing = len(match.missing) + len(match.unexpected) + len(match.reshaped)
+    return match.complete, match.keys / (match.keys + differing + 1), match.likeness
+
+
+def _compare(state: State, name: str, fused: bool = False) -> Match:
+    """Match of tensors on the meta device."""
+    options = implied_options(name, state)
+    network = _network(name, options, fused)
+    own, trunk = network.state_dict(keep_vars=True), {*network.backbone.state_dict()}
+    state = _without_passed_over(_renamed(state, network), network)
+    same = {key for key in state.keys() & own.keys() if _fits(state[key], own[key], key in trunk)}
+    found = [own[key].numel() for key in trunk & same if isinstance(own[key], nn.Parameter)]
+    return Match(
+        backbone=name,
+        family=type(network.backbone).__name__,
+        options=options,
+        fused=fused,
+        keys=len(same),
+        total_keys=len(state),
+        parameters=sum(found),
+        total_parameters=sum(p.numel() for p in network.backbone.parameters()),
+        classes=_classes(state, {key: own[key] for key in own.keys() - trunk}, same),
+        missing=tuple(sorted(key for key in trunk - state.keys() if not key.endswith(_COUNTER))),
+        unexpected=tuple(sorted(state.keys() - own.keys())),
+        reshaped=tuple(sorted((state.keys() & own.keys()) - same)),
+    )
+
+
+def _network(name: str, options: dict[str, Any], fused: bool) -> Classifier:
+    """A variant on the meta device, as its authors' classifier."""
+    return _build(name, tuple(options.items()), fused)
+
+
+# Three megabytes each, of Python objects; for those who look at many files.
+@functools.lru_cache(maxsize=64)
+@torch.no_grad()
+def _build(name: str, options: tuple[tuple[str, Any], ...], fused: bool) -> Classifier:
+    cls, defaults = find_backbone(name)
+    with torch.device('meta'):
+        backbone = cls(**{**defaults, **cls.classifier_options, 'out_norm': False, **dict(options)}).eval()
+        return Classifier(backbone.fuse() if fused else backbone, _CLASSES)
+
+
+def _renamed(state: State, network: Classifier) -> State:
+    with torch.device(next(iter(state.values())).device):
+        state = network.convert_checkpoint(state)
+    return {rename(key, network.checkpoint_renames): value for key, value in state.items()}
+
+
+def _without_passed_over(state: State, network: Classifier) -> State:
+    """`state` without what dense prediction adds, and what loading ignores apart from the head."""
+    added, ignores = network.backbone.added, '|'.join(network.backbone.checkpoint_ignores)
+    heads = {name.split('.')[0] for name in network.head.state_dict()}
+    ignored = {key for key in state if key.split('.')[0] not in heads and re.match(ignores, key)}
+    return {key: value for key, value in state.items() if key not in ignored and not key.startswith(added)}
+
+
+def _fits(value: Tensor, own: Tensor, of_trunk: bool) -> bool:
+    """Whether shapes are equal; a head may have any number of classes."""
+    if value.shape == own.shape:
+        return True
+    return not of_trunk and own.shape[:1] == (_CLASSES,) and value.shape[1:] == own.shape[1:]
+
+
+def _classes(state: State, head: State, same: set[str]) -> int | None:
+    """Rows of the last layer, where the whole head is there."""
+    if any(key not in same and not key.endswith(_COUNTER) for key in head):
+        return None
+    return next(state[key].shape[0] for key, own in head.items() if own.shape[:1] == (_CLASSES,))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Conversions say what they do in the log; here they are only tried."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def implied_options(name: str, state: State) -> dict[str, Any]:
+    """Options of a backbone's constructor that show in a file's keys and shapes, where they are not the defaults."""
+    family = find_backbone(name)[0].__name__
+    return _OPTIONS[family](state) if family in _OPTIONS else {}
+
+
+def _shape(state: State, pattern: str) -> tuple[int, ...]:
+    """Shape of the first tensor whose key matches, () for none."""
+    return next((tuple(value.shape) for key, value in state.items() if re.search(pattern, key)), ())
+
+
+def _table_size(state: State, special: int) -> dict[str, Any]:
+    """Of positions on a square grid, with so many tokens in front: timm's (1, T, C) or ClassyVision's (T, 1, C)."""
+    tokens = math.prod(_shape(state, r'^(encoder\.)?pos_embed(ding)?$')[:2])
+    side = square_side(tokens - special)
+    return dict(table_size=16 * side) if side not in (None, 14) else {}
+
+
+def _vit(state: State) -> dict[str, Any]:
+    distilled = 'dist_token' in state
+    return (dict(distilled=True) if distilled else {}) | _table_size(state, 1 + distilled)
+
+
+def _hornet(state: State) -> dict[str, Any]:
+    shape = _shape(state, r'^stages\.2\.0\.gnconv\.dwconv\.complex_weight$')
+    return dict(filter_image_size=16 * shape[1]) if shape and shape[1] != 14 else {}
+
+
+def _coatnet(state: State) -> dict[str, Any]:
+    if _shape(state, r'\.rel_pos\.mlp\.'):
+        return dict(table_size=None)
+    shape = _shape(state, r'^stages\.2\.blocks\.0\.attn\.rel_pos\.relative_position_bias_table$')
+    size = 8 * (math.isqrt(shape[0]) + 1) if shape else 224
+    return dict(table_size=size) if size != 224 and size % 32 == 0 else {}
+
+
+def _botnet(state: State) -> dict[str, Any]:
+    shapes = [_shape(state, rf'^(layer4|bot\.net)\.0\..*\.{table}$') for table in ('rel_height', 'rel_width')]
+    size = tuple(8 * (shape[0] + 1) for shape in shapes if shape)
+    return dict(table_image_size=size) if len(size) == 2 and size != (224, 224) else {}
+
+
+_OPTIONS: dict[str, Callable[[State], dict[str, Any]]] = {
+    'ViT': _vit,
+    'CeiT': lambda state: _table_size(state, special=1),
+    'ConViT': lambda state: _table_size(state, special=0),
+    'HorNet': _hornet,
+    'CoAtNet': _coatnet,
+    'BoTNet': _botnet,
+    'MOAT': lambda state: {} if _shape(state, 'relative_position_embedding') else dict(position_tables=False),
+    'RepLKNet': lambda state: dict(small_kernel_merged=True) if _shape(state, r'\.lkb_reparam\.') else {},
+}
