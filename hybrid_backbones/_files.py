@@ -1,31 +1,32 @@
 """Files that appear under their name only when they are complete and on disk."""
 
 import os
-import uuid
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What a killed process leaves of unfinished files, as a pattern of names.
-LEFTOVERS = '.*.partial*'
+_SUFFIX = '.partial'
 
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path`, of the same suffix, which takes its place at the end, or is gone after an error.
+    """A file to write to, of the same name in a hidden folder beside `path`, which takes its place at the end.
 
-    The folder is made if need be.
+    The folder of `path` is made if need be; after an error nothing is left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}')
+    folder = Path(tempfile.mkdtemp(_SUFFIX, f'.{path.name}.', path.parent))
     try:
+        temporary = folder / path.name
         yield temporary
         with temporary.open('rb') as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_whole(path: str | Path, content: str | bytes) -> Path:
@@ -33,3 +34,9 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
     with written_whole(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete what killed processes left of unfinished files in `folder`."""
+    for leftover in Path(folder).glob(f'.*{_SUFFIX}'):
+        shutil.rmtree(leftover, ignore_errors=True)

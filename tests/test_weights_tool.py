@@ -71,7 +71,7 @@ def test_what_show_prints_runs(run):
         call = next(line.strip() for line in lines if 'create_backbone' in line).replace(f"'hybrid://{name}'", 'None')
         config = ''.join(lines[lines.index('In a config:') + 1 : lines.index('Without one:')])
         with torch.device('meta'):
-            eval(call, vars(hybrid_backbones).copy())
+            eval(call, dict(create_backbone=hybrid_backbones.create_backbone))
         assert eval(f'dict({config})')['backbone']['init_cfg']['checkpoint'] == f'hybrid://{name}'
 
 

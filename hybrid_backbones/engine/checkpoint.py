@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from .._files import LEFTOVERS, write_whole
+from .._files import remove_leftovers, write_whole
 
 _RESUMABLE = re.compile(r'(epoch|iter)_\d+\.pth')
 
@@ -73,8 +73,7 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         self._check_windows(runner)
-        for leftover in Path(self.out_dir).glob(LEFTOVERS):
-            leftover.unlink(missing_ok=True)  # all processes look
+        remove_leftovers(self.out_dir)
 
     def _check_windows(self, runner: Runner) -> None:
         """Checkpoints do not hold the gradients of a half-accumulated update: one written then resumes inexactly."""

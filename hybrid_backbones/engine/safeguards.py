@@ -41,7 +41,7 @@ def add_safeguards(cfg: Config) -> None:
 def _seed_samples(loader: dict) -> None:
     grouping = loader.get('batch_sampler')
     resumable = (grouping or {}).get('type') == 'ResumableBatchSampler'
-    if loader['sampler'].get('type') in _SEEDABLE_SAMPLERS and not resumable:
+    if (loader.get('sampler') or {}).get('type') in _SEEDABLE_SAMPLERS and not resumable:
         loader['batch_sampler'] = dict(type='ResumableBatchSampler', batch_sampler=grouping)
 
 

@@ -26,7 +26,7 @@ def test_absent(fresh):
 
 def test_present_is_left_alone(fresh, tmp_path):
     (tmp_path / 'ftfy.py').write_text('fix_text = str\n')
-    (tmp_path / 'regex.py').write_text('from re import *\ncompile = lambda pattern, flags: pattern\n')
+    (tmp_path / 'regex.py').write_text('from re import *\ncompile = lambda pattern, flags=0: pattern\n')
     code = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\n' + textwrap.dedent("""
         import hybrid_backbones, mmseg.utils.tokenizer
         print(mmseg.utils.tokenizer.ftfy.__file__, hybrid_backbones.compat.applied.get('text'))

@@ -15,7 +15,6 @@ from engine.processes import run_forked
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 
-from hybrid_backbones._files import LEFTOVERS
 from hybrid_backbones.engine.checkpoint import AtomicLocalBackend, is_intact, latest_checkpoint
 
 NO_EVALUATION = dict(val_dataloader=None, val_evaluator=None, val_cfg=None)
@@ -116,7 +115,7 @@ def test_finished_run_keeps_as_many_as_asked(tmp_path):
     make_runner(tmp_path, max_iters=6, checkpoint=dict(interval=2, max_keep_ckpts=1)).train()
     assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_6.pth']
     assert latest_checkpoint(tmp_path).name == 'iter_6.pth'
-    assert not list(tmp_path.glob(LEFTOVERS))
+    assert not list(tmp_path.glob('.*.partial'))
 
 
 class FillDisk(Hook):
@@ -139,7 +138,7 @@ def train_until_full(folder: Path, fill) -> str:
     assert (folder / 'last_checkpoint').read_text() == str(folder / 'iter_2.pth')
     assert latest_checkpoint(folder).name == 'iter_2.pth'
     assert not (folder / 'iter_4.pth').exists()
-    assert not list(folder.glob(LEFTOVERS))
+    assert not list(folder.glob('.*.partial'))
     return str(caught.value)
 
 

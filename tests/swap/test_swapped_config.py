@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 from mmengine.config import Config
+from swap.test_swap import FRAMEWORKS, UNAVAILABLE, read, swapped
 from test_configs import CONFIGS, FOLDER, backbone_of
-from transfer.swap.test_swap import FRAMEWORKS, UNAVAILABLE, read, swapped
 
 from hybrid_backbones import create_backbone
 from hybrid_backbones.backbones import PyramidBackbone

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from engine.test_runs import RECORDS, train, write_log
 from visualize.pictures import colour_share, pixels
-from visualize.test_runs import RECORDS, train, write_log
 
 from hybrid_backbones.visualize import compare_runs, draw_curves, final_metrics
 from hybrid_backbones.visualize.curves import run_labels

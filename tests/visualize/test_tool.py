@@ -4,7 +4,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from visualize.test_runs import RECORDS, write_log
+from engine.test_runs import RECORDS, write_log
 
 from hybrid_backbones import visualize
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.backbones._timm_network import without_weights
 from hybrid_backbones.backbones.factory import find_backbone
-from hybrid_backbones.checkpoints import CheckpointError, identify, report
+from hybrid_backbones.checkpoints import CheckpointError
 from hybrid_backbones.checkpoints.published import find_published
+from hybrid_backbones.zoo import describe, identify
 from hybrid_backbones.zoo.identify import match_state
 
 
@@ -143,7 +144,7 @@ def test_wrapped_files_are_recognised(shared, tmp_path, wrapping):
     torch.save(WRAPPINGS[wrapping](Golden(shared, 'deit_tiny_224').state_dict()), tmp_path / 'file.pth')
     (match,) = identify.identify(tmp_path / 'file.pth')
     assert (match.complete, match.backbone) == (True, 'deit_t')
-    text = report.check(str(tmp_path / 'file.pth'))
+    text = describe.check(str(tmp_path / 'file.pth'))
     assert '5,524,032 of 5,524,032 parameters of the trunk (100 %)' in text
     assert 'Published files of this form: deit_t_in1k' in text
     assert f"type='ViT', arch='tiny',\n                init_cfg=dict(type='Pretrained', checkpoint='{tmp_path}" in text
@@ -155,7 +156,7 @@ def test_a_converted_file_has_our_names_and_loads(shared, tmp_path, suffix):
     state = Golden(shared, 'vitc_1gf_224').state_dict()
     torch.save({'model': state, 'args': {'lr': 1}}, tmp_path / 'file.pth')
     out = tmp_path / 'folder' / f'out{suffix}'
-    assert 'vitc_1gf (ViT)' in report.save_converted(tmp_path / 'file.pth', out)
+    assert 'vitc_1gf (ViT)' in describe.save_converted(tmp_path / 'file.pth', out)
     converted = load_file(out) if suffix == '.safetensors' else torch.load(out, weights_only=True)
     network = create_backbone('vitc_1gf', checkpoint=tmp_path / 'file.pth', pyramid=None, out_norm=False)
     trunk = network.state_dict()
@@ -167,7 +168,7 @@ def test_a_converted_file_has_our_names_and_loads(shared, tmp_path, suffix):
 
 def test_a_converted_file_keeps_the_head(shared, tmp_path):
     save_file(Golden(shared, 'deit_tiny_distilled_224').state_dict(), tmp_path / 'file.safetensors')
-    report.save_converted(tmp_path / 'file.safetensors', tmp_path / 'out.pth')
+    describe.save_converted(tmp_path / 'file.safetensors', tmp_path / 'out.pth')
     a, b = (
         create_classifier('deit_t', distilled=True, checkpoint=tmp_path / name).state_dict()
         for name in ('file.safetensors', 'out.pth')
@@ -178,7 +179,7 @@ def test_a_converted_file_keeps_the_head(shared, tmp_path):
 def test_nothing_is_written_for_a_file_of_no_network(tmp_path):
     torch.save({'layer1.0.conv1.weight': torch.zeros(4)}, tmp_path / 'resnet.pth')
     with pytest.raises(CheckpointError, match='of no registered network, and was not converted'):
-        report.save_converted(tmp_path / 'resnet.pth', tmp_path / 'out.pth')
+        describe.save_converted(tmp_path / 'resnet.pth', tmp_path / 'out.pth')
     assert not (tmp_path / 'out.pth').exists()
 
 
@@ -192,7 +193,7 @@ def test_a_conversion_that_fails_leaves_what_was_there(shared, tmp_path, monkeyp
 
     monkeypatch.setattr(torch, 'save', fail)
     with pytest.raises(OSError, match='no space left'):
-        report.save_converted(tmp_path / 'file.pth', tmp_path / 'out.pth', force=True)
+        describe.save_converted(tmp_path / 'file.pth', tmp_path / 'out.pth', force=True)
     assert (tmp_path / 'out.pth').read_text() == 'old'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['file.pth', 'out.pth']
 

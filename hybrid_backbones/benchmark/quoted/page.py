@@ -17,7 +17,7 @@ HEAD = """# Published results
 
 Figures that others published, **quoted** so that measured ones can be held against them. None was measured here: those
 are in [README.md](README.md), with the difference to the published value where there is one. This page is written by
-`python -m hybrid_backbones.benchmark.quoted.page` from `hybrid_backbones/transfer/quoted/table.json`.
+`python -m hybrid_backbones.benchmark.quoted.page` from `hybrid_backbones/benchmark/quoted/table.json`.
 
 - A number is as its source states it, unless the note beside it says how it was come by. Those with a dagger (†) are
   **unverified**: no text that states them was read, they are recollections of the paper. Do not cite them.
