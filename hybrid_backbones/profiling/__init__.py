@@ -1,0 +1,1 @@
+"""What networks cost: parameters and multiply-adds, time and memory, of backbones and whole models."""
