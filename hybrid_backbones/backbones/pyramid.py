@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import load_pretrained
+from ..layers.recompute import without_recomputation
 
 
 class PyramidBackbone(BaseModule):
@@ -197,7 +198,7 @@ class PyramidBackbone(BaseModule):
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
         """`block(x)`; with `with_cp`, its activations are computed again in the backward pass instead of kept."""
         if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False)
+            return checkpoint(_run_plainly, block, x, use_reentrant=False)
         return block(x)
 
     def fuse(self) -> 'PyramidBackbone':
@@ -245,3 +246,8 @@ class PyramidBackbone(BaseModule):
         elif self.init_cfg:
             super().init_weights()
         self._is_init = True
+
+
+def _run_plainly(block: nn.Module, x: Tensor) -> Tensor:
+    with without_recomputation():
+        return block(x)

@@ -6,15 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .channels_last import on_map
 from .depthwise import depthwise
 from .folding import fold_behind, set_weights
 from .large_kernel import large_depthwise
 from .linear import linear
-
-
-def on_map(layer: nn.Module, x: Tensor) -> Tensor:
-    """`layer`, which takes (N, C, H, W), on (N, H, W, C)."""
-    return layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 def kept_zeros(weight: Tensor) -> Tensor:

@@ -1,8 +1,18 @@
-"""Linear layers over the channels of channels-last maps and of tokens, and what stands between them."""
+"""Products over the channels of channels-last maps and tokens: linear layers and 1x1 convolutions."""
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from .inference import known_layer
+
+
+@known_layer
+class Pointwise(nn.Conv2d):
+    """1x1 convolution as a matrix product over the channels of a channels_last map; (N, C, H, W) in and out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -33,11 +43,16 @@ def add_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, factor: float
     """
     if y.dtype != x.dtype:
         # A GPU's autocast keeps sums in fp32 behind a LayerNorm.
-        x.add_(F.linear(y, weight * factor, bias))
+        x.add_(F.linear(y, weight.to(y.dtype) * factor, bias.to(y.dtype)).view_as(x))
         return
     # A view or an error: `flatten` would copy a map of another layout, and the sum would be lost.
     x.view(-1, x.shape[-1]).addmm_(y.flatten(0, -2), weight.to(x.dtype).t(), alpha=factor)
     x.add_(bias)
+
+
+def gelu_(x: Tensor) -> Tensor:
+    """GELU in place: fresh buffers cost a CPU more than the arithmetic on them."""
+    return torch.ops.aten.gelu_(x)
 
 
 def gelu(x: Tensor) -> Tensor:
