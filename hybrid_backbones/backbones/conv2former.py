@@ -62,13 +62,13 @@ class ConvAttention(nn.Module):
         y = self.norm(x)
         a, v = on_map(first, y), on_map(self.v, y)
         if may_read(first, activation, depthwise, self.v):
-            return add_branch(x, on_map(depthwise, gelu_(a)).mul_(v), self.proj, drop_path, scale)
+            return add_branch(x, on_map(depthwise, gelu_(a)).mul_(v), self.proj, drop_path, scale, on_map)
         y = activation(a)
-        with recomputed(y, lambda: F.gelu(a)):
+        with recomputed(y, lambda: activation(a)):
             modulation = on_map(depthwise, y)
         y = modulation * v
         with recomputed(y, lambda: modulation * v):
-            return add_branch(x, y, self.proj, drop_path, scale)
+            return add_branch(x, y, self.proj, drop_path, scale, on_map)
 
 
 class ConvMLP(nn.Module):
@@ -86,13 +86,13 @@ class ConvMLP(nn.Module):
         h = on_map(self.fc1, self.norm(x))
         if may_read(self.fc1, self.pos):
             y = gelu_(h)
-            return add_branch(x, y.add_(gelu_(on_map(self.pos, y))), self.fc2, drop_path, scale)
+            return add_branch(x, y.add_(gelu_(on_map(self.pos, y))), self.fc2, drop_path, scale, on_map)
         y = F.gelu(h)
         with recomputed(y, lambda: F.gelu(h)):
             local = on_map(self.pos, y)
         y = y + F.gelu(local)
         with recomputed(y, lambda: F.gelu(h).add_(F.gelu(local))):
-            return add_branch(x, y, self.fc2, drop_path, scale)
+            return add_branch(x, y, self.fc2, drop_path, scale, on_map)
 
 
 class Block(nn.Module):

@@ -33,10 +33,15 @@ def _at_a_time(x: Tensor, weight: Tensor) -> int:
 
 @known_layer
 class Depthwise(nn.Conv2d):
-    """Depthwise convolution with an odd kernel, same-size but for its stride; (N, C, H, W) in and out, channels_last."""
+    """Depthwise convolution with an odd kernel, same-size but for its stride; (N, C, H, W) in and out, channels_last.
 
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
+    Adapters build layers of the same class with other groups: those are plain convolutions.
+    """
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self.in_channels == self.out_channels == self.groups:
+            return super()._conv_forward(x, weight, bias)
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         return depthwise(x.permute(0, 2, 3, 1), weight, bias, self.stride[0]).permute(0, 3, 1, 2)
 
 

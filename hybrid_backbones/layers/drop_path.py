@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from .inference import known_layer
 
+
+@known_layer
 class DropPath(nn.Module):
     """Zero a residual branch for whole samples with probability `rate` in training, and scale the others up.
 

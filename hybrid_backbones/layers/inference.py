@@ -5,11 +5,11 @@ from torch import nn
 from torch.nn.modules import module as _torch_module
 
 # Layers whose forward pass is known here. Adapters, quantizers, parametrizations and FSDP replace or subclass them.
-_KNOWN: set[type] = {nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.GELU, nn.Identity}
+_KNOWN: set[type] = {nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GELU, nn.Identity}
 
 
 def known_layer(cls: type[nn.Module]) -> type[nn.Module]:
-    """Class decorator: layers of exactly this class may be read in inference."""
+    """Class decorator: layers of exactly this class may be read in inference, if those within them may."""
     _KNOWN.add(cls)
     return cls
 
@@ -31,7 +31,22 @@ def _is_plain(layer: nn.Module) -> bool:
         and not has_hooks(layer)
         and 'forward' not in vars(layer)
         and all(parameter is None or type(parameter) is nn.Parameter for parameter in layer._parameters.values())
+        and all(map(_is_plain, layer.children()))
     )
+
+
+def check_foldable(*layers: nn.Module) -> None:
+    """Refuse to fold layers that have been replaced.
+
+    Raises:
+        TypeError: A layer of a class that no family builds, such as an adapter.
+    """
+    for layer in layers:
+        if type(layer) not in _KNOWN:
+            raise TypeError(
+                f'fuse() folds layers as the backbone built them, but found {type(layer).__name__} in place of one: '
+                'merge adapters first (merge_and_unload() of peft), or fuse before layers are replaced'
+            )
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -11,22 +11,22 @@ from .inference import known_layer
 class Pointwise(nn.Conv2d):
     """1x1 convolution as a matrix product over the channels of a channels_last map; (N, C, H, W) in and out."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` of a map.
+    """`F.linear` of a map or tokens.
 
     Args:
-        x: (N, H, W, C).
+        x: (N, H, W, C) or (N, T, C).
         weight: (D, C).
         bias: (D,).
 
     Returns:
-        (N, H, W, D).
+        (N, H, W, D) or (N, T, D).
     """
-    large = x.is_cpu and x.shape[1] * x.shape[2] >= 50_000 and not torch.compiler.is_compiling()
+    large = x.ndim == 4 and x.is_cpu and x.shape[1] * x.shape[2] >= 50_000 and not torch.compiler.is_compiling()
     if large and torch.get_num_threads() > 1:
         # Few channels, many pixels: a product bound by memory, to which oneDNN adds the bias without another pass.
         # With one thread, torch does not ask oneDNN.
