@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.conv_bn import ConvBN, on_map
+from ..layers.channels_last import on_map
+from ..layers.conv_bn import ConvBN
 from ..layers.depthwise import depthwise
 from ..layers.drop_path import DropPath, linear_rates
 from ..layers.folding import fold_behind, set_weights

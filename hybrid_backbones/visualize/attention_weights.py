@@ -217,12 +217,12 @@ def _read_cvt(block: cvt.Block, query: _Query, x: Tensor, size: tuple[int, int])
 
 
 def _read_coatnet(attn: coatnet.Attention, query: _Query, x: Tensor) -> _Layer:
-    qkv = F.linear(x[0], attn.qkv.weight.flatten(1), attn.qkv.bias).unflatten(2, (attn.heads, -1))
+    qkv = F.linear(x[0], attn.qkv.weight.flatten(1), attn.qkv.bias).unflatten(2, (attn.num_heads, -1))
     return _of_table(attn.window_size, attn.rel_pos, query, *qkv.chunk(3, -1))
 
 
 def _read_moat(attn: moat.Attention, query: _Query, x: Tensor) -> _Layer:
-    heads = (layer(x[0]).unflatten(2, (attn.heads, -1)) for layer in (attn.q, attn.k, attn.v))
+    heads = (layer(x[0]).unflatten(2, (attn.num_heads, -1)) for layer in (attn.q, attn.k, attn.v))
     return _of_table(attn.window_size, attn._table, query, *heads)
 
 
