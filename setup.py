@@ -40,7 +40,7 @@ EXTRAS = {
     'ray': ['ray>=2.9; python_version < "3.14"'],  # it has no newer wheels
     'slurm': ['submitit>=1.5'],
     'pretrained-demo': PRETRAINED_DEMO,
-    'test': ['pytest>=7', 'pytest-xdist>=3', 'ruff>=0.6', 'selenium>=4.11', *PRETRAINED_DEMO],
+    'test': ['pytest>=7', 'pytest-xdist>=3', 'peft>=0.15', 'ruff>=0.6', 'selenium>=4.11', *PRETRAINED_DEMO],
 }
 
 setup(

@@ -30,7 +30,8 @@ def main() -> None:
 
     from hybrid_backbones import create_backbone
     from hybrid_backbones.engine.memory import keep_freed_memory
-    from hybrid_backbones.layers.conv_bn import ParallelKernels, on_map
+    from hybrid_backbones.layers.channels_last import on_map
+    from hybrid_backbones.layers.conv_bn import ParallelKernels
     from hybrid_backbones.layers.large_kernel import join_kernels
 
     keep_freed_memory()
@@ -38,16 +39,16 @@ def main() -> None:
     network = create_backbone(args.name).eval().requires_grad_(args.train)
     kernels = [module for module in network.modules() if isinstance(module, ParallelKernels)]
 
+    def convolve(x, weight, bias=None):
+        padding = [side // 2 for side in weight.shape[2:]]
+        return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, 1, padding, 1, len(weight)).permute(0, 2, 3, 1)
+
     def folded(module, x):
         weights, bias = module.folded()
-        outs = []
-        for weight in join_kernels(weights):
-            padding = [side // 2 for side in weight.shape[2:]]
-            outs.append(F.conv2d(x.permute(0, 3, 1, 2), weight, None if outs else bias, 1, padding, 1, len(weight)))
-        return sum(outs).permute(0, 2, 3, 1)
+        return sum(convolve(x, weight, None if i else bias) for i, weight in enumerate(join_kernels(weights)))
 
     def published(module, x):
-        return sum(on_map(branch.bn, on_map(branch.conv, x)) for branch in module.children())
+        return sum(on_map(branch.bn, convolve(x, branch.conv.weight)) for branch in module.children())
 
     def timed(step) -> float:
         start = clock()

@@ -18,6 +18,18 @@ def init_layers(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+class Head(nn.Module):
+    """ConvNeXt's classification head, (N, C, H, W) to logits."""
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x.mean((2, 3))))
+
+
 class ConvNeXtLayout(PyramidBackbone):
     """Stages of blocks on (N, H, W, C), `stages`, each with a layer in front that halves the map, `downsample_layers`.
 
@@ -60,13 +72,8 @@ class ConvNeXtLayout(PyramidBackbone):
         unbuilt = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.num_stages, 4))
         return (self.head_keys, *unbuilt)
 
-    def downsample(self, x: Tensor, index: int) -> Tensor:
-        """The stem, or the layer in front of stage `index`, on (N, C, H, W)."""
-        return self.downsample_layers[index](x)
-
     def forward_stage(self, x: Tensor, index: int) -> Tensor:
-        x = self.downsample(x, index)
-        x = x.permute(0, 2, 3, 1).contiguous()
+        x = self.downsample_layers[index](x).permute(0, 2, 3, 1).contiguous()
         for block in self.stages[index]:
             x = self.run_block(block, x)
         return x.permute(0, 3, 1, 2)

@@ -1,7 +1,6 @@
 """The layout of plain networks: one grid of stride 16 from stem to head, and a pyramid made of it behind the trunk."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -120,7 +119,7 @@ class PlainBackbone(PyramidBackbone):
 
     def run(self, index: int, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Block `index` on tokens (N, T, C)."""
-        return self.run_block(partial(self.blocks[index], size=size), x)
+        return self.run_block(self.blocks[index], x, size=size)
 
     def tokens(self, grid: Tensor) -> Iterator[Tensor]:
         """Tokens (N, T, C) after every block; in inference, the next one overwrites them."""

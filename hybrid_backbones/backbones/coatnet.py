@@ -27,12 +27,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.attention import over_windows, table_attention
+from ..layers.channels_last import on_map
+from ..layers.depthwise import Depthwise
 from ..layers.drop_path import DropPath, linear_rates
-from ..layers.folding import fold_before, fold_behind, set_weights
-from ..layers.inverted_bottleneck import bands_pay, expand_in_bands
-from ..layers.linear import add_linear, gelu, linear
+from ..layers.folding import conv_norm, fuse_norms
+from ..layers.inference import may_read
+from ..layers.inverted_bottleneck import expand_depthwise
+from ..layers.linear import Pointwise, gelu_
 from ..layers.norm import LayerNorm2d
 from ..layers.position import RelativeMLP, RelativeTable
+from ..layers.residual import add_branch, add_mlp
 from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_backbone
 from .pyramid import PyramidBackbone
@@ -54,27 +58,14 @@ def _pool(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
 
-def _pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    return _linear(x, conv.weight, conv.bias)
+def _rows(x: Tensor) -> Tensor:
+    """(N, C, H, W) as (N, H, W, C)."""
+    return x.permute(0, 2, 3, 1)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """1x1 convolution of a channels_last map as a matrix product."""
-    return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
-
-
-def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    # The views give the axis of length one its usual stride in the gradient, which DistributedDataParallel compares.
-    return F.conv2d(x, weight.flatten(1).view_as(weight), bias, stride, 1, groups=x.shape[1])
-
-
-def _add_pointwise(x: Tensor, y: Tensor, conv: nn.Conv2d, drop_path: nn.Module) -> Tensor:
-    """`x + drop_path(conv(y))` of channels_last maps; without gradients in place, summed by the matrix product."""
-    if torch.is_grad_enabled() or drop_path.training:
-        return x + drop_path(_pointwise(y, conv))
-    weight, bias = (t.to(x.dtype) for t in (conv.weight.flatten(1), conv.bias))
-    add_linear(x.permute(0, 2, 3, 1), y.permute(0, 2, 3, 1).to(x.dtype), weight, bias)
-    return x
+def _map(x: Tensor) -> Tensor:
+    """(N, H, W, C) as (N, C, H, W), channels_last."""
+    return x.permute(0, 3, 1, 2)
 
 
 class Stem(nn.Module):
@@ -87,21 +78,12 @@ class Stem(nn.Module):
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.norm1.training:
-            x = self.norm1(self.conv1(x))
-        else:
-            x = F.conv2d(x, *self._folded(), stride=2, padding=1)
-        return self.conv2(gelu(x))
-
-    def _folded(self) -> tuple[Tensor, Tensor | None]:
-        if isinstance(self.norm1, nn.Identity):
-            return self.conv1.weight, self.conv1.bias
-        return fold_behind(self.conv1.weight, None, self.norm1)
+        x = _map(conv_norm(_rows(x), self.conv1, self.norm1))
+        return self.conv2(gelu_(x) if may_read(self.conv1, self.norm1) else F.gelu(x))
 
     def fuse(self) -> None:
         """Fold the BatchNorm into the convolution before it."""
-        set_weights(self.conv1, *self._folded())
-        self.norm1 = nn.Identity().eval()
+        self.norm1 = fuse_norms(self.conv1, self.norm1)
 
 
 class Shortcut(nn.Module):
@@ -109,11 +91,11 @@ class Shortcut(nn.Module):
 
     def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
-        self.expand = nn.Conv2d(dim, out_dim, 1) if dim != out_dim else None
+        self.expand = Pointwise(dim, out_dim, 1) if dim != out_dim else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = _pool(x)
-        return x if self.expand is None else _pointwise(x, self.expand)
+        return x if self.expand is None else self.expand(x)
 
 
 class MBConv(nn.Module):
@@ -122,63 +104,45 @@ class MBConv(nn.Module):
     def __init__(self, dim: int, out_dim: int, stride: int, drop_path: float, ratio: int = 4) -> None:
         super().__init__()
         hidden = ratio * out_dim
-        self.stride = stride
         self.shortcut = Shortcut(dim, out_dim) if stride == 2 else nn.Identity()
         self.pre_norm = nn.BatchNorm2d(dim)
-        self.conv1_1x1 = nn.Conv2d(dim, hidden, 1, bias=False)
+        self.conv1_1x1 = Pointwise(dim, hidden, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(hidden)
-        self.conv2_kxk = nn.Conv2d(hidden, hidden, 3, stride=stride, padding=1, groups=hidden, bias=False)
+        self.conv2_kxk = Depthwise(hidden, hidden, 3, stride=stride, padding=1, groups=hidden, bias=False)
         self.norm2 = nn.BatchNorm2d(hidden)
         self.se = SqueezeExcite(hidden, out_dim // 4)
-        self.conv3_1x1 = nn.Conv2d(hidden, out_dim, 1)
+        self.conv3_1x1 = Pointwise(hidden, out_dim, 1)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.norm1.training:
-            y = F.gelu(self.norm1(_pointwise(self.pre_norm(x), self.conv1_1x1)))
-            y = F.gelu(self.norm2(_depthwise(y, self.conv2_kxk.weight, self.conv2_kxk.bias, self.stride)))
-        else:
-            y = self._expand_with_fixed_statistics(x)
-        return _add_pointwise(self.shortcut(x), self.se(y), self.conv3_1x1, self.drop_path)
-
-    def _expand_with_fixed_statistics(self, x: Tensor) -> Tensor:
-        (weight1, bias1), (weight2, bias2) = self._folded()
-        rows = x.permute(0, 2, 3, 1)
-        if bands_pay(rows, weight1):
-            y = expand_in_bands(rows, (weight1.flatten(1), bias1), (weight2, bias2), self.stride)
-            return y.permute(0, 3, 1, 2)
-        y = gelu(_linear(x, weight1, bias1))
-        return gelu(_depthwise(y, weight2, bias2, self.stride))
-
-    def _folded(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Weight and bias of the first two convolutions, with the BatchNorms around them."""
-        conv1, conv2 = self.conv1_1x1, self.conv2_kxk
-        if isinstance(self.norm1, nn.Identity):
-            return [(conv1.weight, conv1.bias), (conv2.weight, conv2.bias)]
-        first = fold_behind(*fold_before(self.pre_norm, conv1.weight), self.norm1)
-        return [first, fold_behind(conv2.weight, None, self.norm2)]
+        y = expand_depthwise(_rows(x), self.conv1_1x1, self.norm1, self.conv2_kxk, self.norm2, self.pre_norm)
+        y = on_map(self.se, y)
+        return _map(add_branch(_rows(self.shortcut(x)), y, self.conv3_1x1, self.drop_path, call=on_map))
 
     def fuse(self) -> None:
         """Fold the BatchNorms into the convolutions around them."""
-        for conv, folded in zip((self.conv1_1x1, self.conv2_kxk), self._folded(), strict=True):
-            set_weights(conv, *folded)
-        self.pre_norm = self.norm1 = self.norm2 = nn.Identity().eval()
+        self.norm1 = fuse_norms(self.conv1_1x1, self.norm1, self.pre_norm)
+        self.norm2 = fuse_norms(self.conv2_kxk, self.norm2)
+        self.pre_norm = nn.Identity().eval()
 
 
 class Attention(nn.Module):
-    """Multi-head attention with a bias by relative position, up to its last layer; (N, H, W, C) in and out."""
+    """Multi-head attention with a bias by relative position; (N, H, W, C) in and out.
+
+    The block calls `proj`, the last layer, with the residual sum.
+    """
 
     def __init__(self, dim: int, out_dim: int, grid: int | None, window_size: int | None) -> None:
         super().__init__()
-        self.heads = out_dim // HEAD_DIM
+        self.num_heads = out_dim // HEAD_DIM
         self.window_size = window_size
-        self.qkv = nn.Conv2d(dim, 3 * out_dim, 1)
-        self.rel_pos = RelativeMLP(self.heads) if grid is None else RelativeTable(grid, self.heads)
-        self.proj = nn.Conv2d(out_dim, out_dim, 1)
+        self.qkv = Pointwise(dim, 3 * out_dim, 1)
+        self.rel_pos = RelativeMLP(self.num_heads) if grid is None else RelativeTable(grid, self.num_heads)
+        self.proj = Pointwise(out_dim, out_dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The heads' outputs, which `proj` is to mix."""
-        qkv = linear(x, self.qkv.weight.flatten(1), self.qkv.bias)
+        """Outputs of all heads, the input of `proj`."""
+        qkv = on_map(self.qkv, x)
         window = self.window_size
         if window is None or max(x.shape[1:3]) <= window:
             return self._attend(qkv, self.rel_pos(*x.shape[1:3]))
@@ -186,7 +150,7 @@ class Attention(nn.Module):
         return over_windows(lambda part: self._attend(part, table), qkv, window)
 
     def _attend(self, qkv: Tensor, table: Tensor) -> Tensor:
-        qkv = qkv.unflatten(3, (self.heads, 3 * HEAD_DIM)).permute(0, 3, 1, 2, 4)
+        qkv = qkv.unflatten(3, (self.num_heads, 3 * HEAD_DIM)).permute(0, 3, 1, 2, 4)
         return table_attention(*qkv.chunk(3, -1), table.to(qkv.dtype)).permute(0, 2, 3, 1, 4).flatten(3)
 
 
@@ -195,8 +159,8 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(dim, ratio * dim, 1)
-        self.fc2 = nn.Conv2d(ratio * dim, dim, 1)
+        self.fc1 = Pointwise(dim, ratio * dim, 1)
+        self.fc2 = Pointwise(ratio * dim, dim, 1)
 
 
 class PooledNorm(nn.Module):
@@ -225,10 +189,10 @@ class TransformerBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.attn(self.norm1(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        x = _add_pointwise(self.shortcut(x), y, self.attn.proj, self.drop_path)
-        y = gelu(_pointwise(self.norm2(x), self.mlp.fc1))
-        return _add_pointwise(x, y, self.mlp.fc2, self.drop_path)
+        y = self.attn(_rows(self.norm1(x)))
+        x = add_branch(_rows(self.shortcut(x)), y, self.attn.proj, self.drop_path, call=on_map)
+        y = _rows(self.norm2(_map(x)))
+        return _map(add_mlp(x, y, self.mlp.fc1, self.mlp.fc2, self.drop_path, call=on_map))
 
 
 class Stage(nn.Module):

@@ -19,13 +19,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from ..layers.depthwise import depthwise, depthwise_backward
+from ..layers.channels_last import on_map
+from ..layers.depthwise import Depthwise
 from ..layers.drop_path import DropPath
-from ..layers.linear import add_linear, linear
+from ..layers.inference import may_read
+from ..layers.linear import Pointwise, gelu_
 from ..layers.norm import LayerNorm2d
+from ..layers.recompute import recomputed
+from ..layers.residual import add_branch, fold_scale
 from ..registry import register_backbone
 from ._convnext_layout import ConvNeXtLayout
 
@@ -40,71 +42,6 @@ ARCHS = {
 }
 
 
-def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `F.linear(x, weight, bias)` to its three arguments; maps are (N, H, W, C)."""
-    flat = grad.flatten(0, 2)
-    return grad @ weight, flat.t() @ x.flatten(0, 2), flat.sum(0)
-
-
-# The two functions below hold the memory of training: of everything between their first and last layer they keep only
-# what a matrix product or convolution would have to make again (3 and 8 maps of C channels instead of 6 and 17), and
-# repeat the element-wise steps in the backward pass. Maps are (N, H, W, C).
-
-
-class _ModulateProject(Function):
-    """`linear(depthwise(gelu(a)) * v)`, the attention behind its first layers."""
-
-    @staticmethod
-    def forward(ctx, a, v, dw_weight, dw_bias, weight, bias):
-        modulation = depthwise(F.gelu(a), dw_weight, dw_bias)
-        ctx.save_for_backward(a, v, modulation, dw_weight, weight)
-        return F.linear(modulation * v, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        a, v, modulation, dw_weight, weight = ctx.saved_tensors
-        grad_product, grad_weight, grad_bias = _linear_backward(grad, modulation * v, weight)
-        grad_v = grad_product * modulation
-        grad_a, grad_dw_weight, grad_dw_bias = depthwise_backward(grad_product.mul_(v), F.gelu(a), dw_weight)
-        grad_a = torch.ops.aten.gelu_backward(grad_a, a)
-        return grad_a, grad_v, grad_dw_weight, grad_dw_bias, grad_weight, grad_bias
-
-
-class _MixProject(Function):
-    """`linear(y + gelu(depthwise(y)))` with `y = gelu(h)`, the MLP behind its first layer."""
-
-    @staticmethod
-    def forward(ctx, h, dw_weight, dw_bias, weight, bias):
-        y = F.gelu(h)
-        local = depthwise(y, dw_weight, dw_bias)
-        ctx.save_for_backward(h, local, dw_weight, weight)
-        return F.linear(y.add_(F.gelu(local)), weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        h, local, dw_weight, weight = ctx.saved_tensors
-        y = F.gelu(h)
-        grad_sum, grad_weight, grad_bias = _linear_backward(grad, F.gelu(local).add_(y), weight)
-        grad_local = torch.ops.aten.gelu_backward(grad_sum, local)
-        grad_y, grad_dw_weight, grad_dw_bias = depthwise_backward(grad_local, y, dw_weight)
-        grad_h = torch.ops.aten.gelu_backward(grad_y.add_(grad_sum), h)
-        return grad_h, grad_dw_weight, grad_dw_bias, grad_weight, grad_bias
-
-
-def _pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    return linear(x, conv.weight.flatten(1), conv.bias)
-
-
-def _weights(x: Tensor, depthwise_conv: nn.Conv2d, last: nn.Conv2d, scale: Tensor | None) -> list[Tensor]:
-    """Weights of a depthwise and a pointwise layer, the latter times layer scale, in the dtype of `x` (autocast's)."""
-    weight, bias = last.weight.flatten(1), last.bias
-    if scale is not None:
-        weight, bias = weight * scale[:, None], bias * scale
-    return [w.to(x.dtype) for w in (depthwise_conv.weight, depthwise_conv.bias, weight, bias)]
-
-
 class ConvAttention(nn.Module):
     """Convolutional modulation, figure 3: a large depthwise convolution weighs the values, element by element."""
 
@@ -112,28 +49,26 @@ class ConvAttention(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.att = nn.Sequential(
-            nn.Conv2d(dim, dim, 1),
+            Pointwise(dim, dim, 1),
             nn.GELU(),
-            nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim),
+            Depthwise(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim),
         )
-        self.v = nn.Conv2d(dim, dim, 1)
-        self.proj = nn.Conv2d(dim, dim, 1)
+        self.v = Pointwise(dim, dim, 1)
+        self.proj = Pointwise(dim, dim, 1)
 
-    def _first(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.norm(x)
-        return _pointwise(x, self.att[0]), _pointwise(x, self.v)
-
-    def forward(self, x: Tensor, scale: Tensor | None) -> Tensor:
-        """`scale * proj(att(norm(x)) * v(norm(x)))` for (N, H, W, C)."""
-        a, v = self._first(x)
-        return _ModulateProject.apply(a, v, *_weights(a, self.att[2], self.proj, scale))
-
-    def add_to(self, x: Tensor, scale: Tensor | None) -> None:
-        """`x += forward(x, scale)` without gradients: fresh buffers cost a CPU more than the arithmetic on them."""
-        a, v = self._first(x)
-        dw_weight, dw_bias, weight, bias = _weights(a, self.att[2], self.proj, scale)
-        modulation = depthwise(torch.ops.aten.gelu_(a), dw_weight, dw_bias)
-        add_linear(x, modulation.mul_(v), weight, bias)
+    def add_to(self, x: Tensor, scale: Tensor | None, drop_path: DropPath) -> Tensor:
+        """`x + drop_path(scale * proj(att(norm(x)) * v(norm(x))))` for (N, H, W, C)."""
+        first, activation, depthwise = self.att
+        y = self.norm(x)
+        a, v = on_map(first, y), on_map(self.v, y)
+        if may_read(first, activation, depthwise, self.v):
+            return add_branch(x, on_map(depthwise, gelu_(a)).mul_(v), self.proj, drop_path, scale, on_map)
+        y = activation(a)
+        with recomputed(y, lambda: activation(a)):
+            modulation = on_map(depthwise, y)
+        y = modulation * v
+        with recomputed(y, lambda: modulation * v):
+            return add_branch(x, y, self.proj, drop_path, scale, on_map)
 
 
 class ConvMLP(nn.Module):
@@ -142,22 +77,22 @@ class ConvMLP(nn.Module):
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.fc1 = nn.Conv2d(dim, dim * ratio, 1)
-        self.pos = nn.Conv2d(dim * ratio, dim * ratio, 3, padding=1, groups=dim * ratio)
-        self.fc2 = nn.Conv2d(dim * ratio, dim, 1)
+        self.fc1 = Pointwise(dim, dim * ratio, 1)
+        self.pos = Depthwise(dim * ratio, dim * ratio, 3, padding=1, groups=dim * ratio)
+        self.fc2 = Pointwise(dim * ratio, dim, 1)
 
-    def forward(self, x: Tensor, scale: Tensor | None) -> Tensor:
-        """`scale * fc2(y + gelu(pos(y)))` with `y = gelu(fc1(norm(x)))`, for (N, H, W, C)."""
-        h = _pointwise(self.norm(x), self.fc1)
-        return _MixProject.apply(h, *_weights(h, self.pos, self.fc2, scale))
-
-    def add_to(self, x: Tensor, scale: Tensor | None) -> None:
-        """`x += forward(x, scale)` without gradients."""
-        h = _pointwise(self.norm(x), self.fc1)
-        dw_weight, dw_bias, weight, bias = _weights(h, self.pos, self.fc2, scale)
-        y = torch.ops.aten.gelu_(h)
-        y.add_(torch.ops.aten.gelu_(depthwise(y, dw_weight, dw_bias)))
-        add_linear(x, y, weight, bias)
+    def add_to(self, x: Tensor, scale: Tensor | None, drop_path: DropPath) -> Tensor:
+        """`x + drop_path(scale * fc2(y + gelu(pos(y))))` with `y = gelu(fc1(norm(x)))`, for (N, H, W, C)."""
+        h = on_map(self.fc1, self.norm(x))
+        if may_read(self.fc1, self.pos):
+            y = gelu_(h)
+            return add_branch(x, y.add_(gelu_(on_map(self.pos, y))), self.fc2, drop_path, scale, on_map)
+        y = F.gelu(h)
+        with recomputed(y, lambda: F.gelu(h)):
+            local = on_map(self.pos, y)
+        y = y + F.gelu(local)
+        with recomputed(y, lambda: F.gelu(h).add_(F.gelu(local))):
+            return add_branch(x, y, self.fc2, drop_path, scale, on_map)
 
 
 class Block(nn.Module):
@@ -172,21 +107,15 @@ class Block(nn.Module):
         self.layer_scale_2 = nn.Parameter(torch.full((dim,), layer_scale_init))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training or torch.is_grad_enabled():
-            x = x + self.drop_path(self.attn(x, self.layer_scale_1))
-            return x + self.drop_path(self.mlp(x, self.layer_scale_2))
-        self.attn.add_to(x, self.layer_scale_1)
-        self.mlp.add_to(x, self.layer_scale_2)
-        return x
+        x = self.attn.add_to(x, self.layer_scale_1, self.drop_path)
+        return self.mlp.add_to(x, self.layer_scale_2, self.drop_path)
 
-    @torch.no_grad()
     def fuse(self) -> None:
         """Fold layer scale into the last layer of each branch."""
         for name, last in (('layer_scale_1', self.attn.proj), ('layer_scale_2', self.mlp.fc2)):
             scale = getattr(self, name)
             if scale is not None:
-                last.weight.mul_(scale[:, None, None, None])
-                last.bias.mul_(scale)
+                fold_scale(last, scale)
                 setattr(self, name, None)
 
 

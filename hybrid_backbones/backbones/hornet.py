@@ -7,8 +7,8 @@ dimensions. Deliberate differences:
 
 - The head stands apart (`create_classifier`); an output norm per returned map, as in the authors' detectors, where it
   is called `norm{i}` (`out_norm`).
-- Maps stay channels_last throughout: LayerNorm over a contiguous axis, 1x1 convolutions as matrix products. The first
-  one's two parts are computed apart, so that neither is a strided slice of the other's memory.
+- Maps stay channels_last throughout: LayerNorm over a contiguous axis, 1x1 convolutions as matrix products. In
+  inference the first one's two parts are computed apart, so that neither is a strided slice of the other's memory.
 - In inference, filters resized to the map at hand are kept for the last few sizes. Fourier transforms are never below
   float32, and float64 for float64 maps.
 - The authors' detectors fail without pretrained weights; these start from scratch as well.
@@ -24,13 +24,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.depthwise import depthwise
+from ..layers.channels_last import on_map
+from ..layers.depthwise import Depthwise, depthwise
 from ..layers.drop_path import DropPath
-from ..layers.linear import add_linear, linear
+from ..layers.inference import may_read
+from ..layers.linear import Pointwise, linear
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache
+from ..layers.residual import add_branch, add_mlp, fold_scale
 from ..registry import register_backbone
-from ._convnext_layout import ConvNeXtLayout
+from ._convnext_layout import ConvNeXtLayout, Head
 
 # Table 1 and the official constructors; stages with `gf` have global filters instead of 7x7 convolutions.
 ARCHS = {
@@ -77,20 +80,20 @@ class GlobalLocalFilter(nn.Module):
     def __init__(self, dim: int, height: int, width: int) -> None:
         super().__init__()
         half = dim // 2
-        self.dw = nn.Conv2d(half, half, 3, padding=1, groups=half, bias=False)
+        self.dw = Depthwise(half, half, 3, padding=1, groups=half, bias=False)
         self.complex_weight = nn.Parameter(torch.empty(half, height, width, 2))
         nn.init.trunc_normal_(self.complex_weight, std=0.02)
         self.pre_norm = nn.LayerNorm(dim, eps=1e-6)
         self.post_norm = nn.LayerNorm(dim, eps=1e-6)
         self.resized = SizeCache()
 
-    def forward(self, x: Tensor, scale: float) -> Tensor:
-        """The filtered map times `scale`; (N, H, W, C) in and out."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) in and out, channels_last."""
+        x = x.permute(0, 2, 3, 1)
         local, wide = self.pre_norm(x).chunk(2, -1)
-        local = depthwise(local.contiguous(), self.dw.weight.to(x.dtype))
-        mixed = torch.stack([local, self._filter(wide).to(x.dtype)], -1).flatten(-2)
-        norm = self.post_norm
-        return F.layer_norm(mixed, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
+        local = on_map(self.dw, local.contiguous())
+        mixed = torch.stack([local, self._filter(wide).to(local.dtype)], -1).flatten(-2)
+        return self.post_norm(mixed).permute(0, 3, 1, 2)
 
     def _filter(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
@@ -118,37 +121,45 @@ class GnConv(nn.Module):
         super().__init__()
         self.dims = [dim // 2**i for i in reversed(range(order))]
         gates = sum(self.dims)
-        self.proj_in = nn.Conv2d(dim, 2 * dim, 1)
+        self.proj_in = Pointwise(dim, 2 * dim, 1)
         if filter_shape is None:
-            self.dwconv = nn.Conv2d(gates, gates, 7, padding=3, groups=gates)
+            self.dwconv = Depthwise(gates, gates, 7, padding=3, groups=gates)
         else:
             self.dwconv = GlobalLocalFilter(gates, *filter_shape)
-        self.proj_out = nn.Conv2d(dim, dim, 1)
-        self.pws = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(self.dims, self.dims[1:], strict=False))
+        self.proj_out = Pointwise(dim, dim, 1)
+        self.pws = nn.ModuleList(Pointwise(a, b, 1) for a, b in zip(self.dims, self.dims[1:], strict=False))
         self.scale = SCALE
 
-    def forward(self, x: Tensor, inplace: bool) -> Tensor:
-        """What `proj_out` reads, for (N, H, W, C); `inplace` overwrites intermediate results, without gradients."""
+    def forward(self, x: Tensor) -> Tensor:
+        """What `proj_out` is to mix, for (N, H, W, C)."""
+        inplace = may_read(self.proj_in, *self.pws)
         multiply = torch.Tensor.mul_ if inplace else torch.mul
-        weight, bias, first = self.proj_in.weight.flatten(1), self.proj_in.bias, self.dims[0]
-        y = linear(x, weight[:first], bias[:first])
-        gate, *gates = self._gates(linear(x, weight[first:], bias[first:])).split(self.dims, -1)
+        y, wide = self._project_apart(x) if inplace else on_map(self.proj_in, x).split(self._parts, -1)
+        gate, *gates = self._gates(wide).split(self.dims, -1)
         y = multiply(y, gate)
         for pw, gate in zip(self.pws, gates, strict=True):
-            y = multiply(linear(y, pw.weight.flatten(1), pw.bias), gate)
+            y = multiply(on_map(pw, y), gate)
         return y
 
+    @property
+    def _parts(self) -> tuple[int, int]:
+        """Channels of `proj_in` that are gated first, and that all gates are made of."""
+        return self.dims[0], sum(self.dims)
+
+    def _project_apart(self, x: Tensor) -> list[Tensor]:
+        """The parts of `proj_in`, each in memory of its own."""
+        weights, biases = (t.split(self._parts) for t in (self.proj_in.weight.flatten(1), self.proj_in.bias))
+        return [linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+
     def _gates(self, x: Tensor) -> Tensor:
-        if isinstance(self.dwconv, GlobalLocalFilter):
-            return self.dwconv(x, self.scale)
-        weight, bias = self.dwconv.weight * self.scale, self.dwconv.bias * self.scale
-        return depthwise(x, weight.to(x.dtype), bias.to(x.dtype))
+        if may_read(self.dwconv):
+            weight, bias = self.dwconv.weight * self.scale, self.dwconv.bias * self.scale
+            return depthwise(x, weight.to(x.dtype), bias.to(x.dtype))
+        return on_map(self.dwconv, x.contiguous()) * self.scale
 
     def fuse(self) -> None:
         """Fold the scale into the layer before it."""
-        last = getattr(self.dwconv, 'post_norm', self.dwconv)
-        last.weight.mul_(self.scale)
-        last.bias.mul_(self.scale)
+        fold_scale(getattr(self.dwconv, 'post_norm', self.dwconv), self.scale)
         self.scale = 1.0
 
 
@@ -169,44 +180,18 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        inplace = not (self.training or torch.is_grad_enabled())
-        y = self.gnconv(self.norm1(x), inplace)
-        x = self._add(x, y, self.gnconv.proj_out, self.gamma1, inplace)
-        y = linear(self.norm2(x), self.pwconv1.weight, self.pwconv1.bias)
-        y = torch.ops.aten.gelu_(y) if inplace else F.gelu(y)
-        return self._add(x, y, self.pwconv2, self.gamma2, inplace)
+        y = self.gnconv(self.norm1(x))
+        x = add_branch(x, y, self.gnconv.proj_out, self.drop_path, self.gamma1, on_map)
+        return add_mlp(x, self.norm2(x), self.pwconv1, self.pwconv2, self.drop_path, self.gamma2)
 
-    def _add(self, x: Tensor, y: Tensor, last: nn.Module, scale: Tensor | None, inplace: bool) -> Tensor:
-        """`x` plus `last(y)` times layer scale."""
-        weight, bias = last.weight.flatten(1), last.bias
-        if scale is not None:
-            weight, bias = weight * scale[:, None], bias * scale
-        # Under autocast the two may differ: LayerNorm, the stem's last layer, is not of half precision on every device.
-        if not inplace or x.dtype != y.dtype:
-            return x + self.drop_path(linear(y, weight, bias))
-        add_linear(x, y, weight.to(y.dtype), bias.to(y.dtype))
-        return x
-
-    @torch.no_grad()
     def fuse(self) -> None:
         """Fold both scales of the first branch and the one of the second into layers before them."""
         self.gnconv.fuse()
         for name, last in (('gamma1', self.gnconv.proj_out), ('gamma2', self.pwconv2)):
             scale = getattr(self, name)
             if scale is not None:
-                last.weight.mul_(scale.view(-1, *[1] * (last.weight.ndim - 1)))
-                last.bias.mul_(scale)
+                fold_scale(last, scale)
                 setattr(self, name, None)
-
-
-class _Head(nn.Module):
-    def __init__(self, dim: int, num_classes: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.Linear(dim, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(x.mean((2, 3))))
 
 
 @register_backbone(
@@ -279,4 +264,4 @@ class HorNet(ConvNeXtLayout):
         return {**state, **fits}
 
     def build_head(self, num_classes: int) -> nn.Module:
-        return _Head(self.out_channels[-1], num_classes)
+        return Head(self.out_channels[-1], num_classes)

@@ -27,14 +27,16 @@ from torch import Tensor, nn
 
 from ..checkpoints.tensorflow import convert_variables
 from ..layers.attention import over_windows, table_attention
-from ..layers.conv_bn import on_map
-from ..layers.depthwise import depthwise
+from ..layers.channels_last import on_map
+from ..layers.depthwise import Depthwise, depthwise
 from ..layers.drop_path import DropPath, check_rate
-from ..layers.folding import fold_before, fold_behind, set_weights
-from ..layers.inverted_bottleneck import bands_pay, expand_in_bands
-from ..layers.linear import add_linear, linear
+from ..layers.folding import conv_norm, fuse_norms
+from ..layers.inference import known_layer
+from ..layers.inverted_bottleneck import expand_depthwise
+from ..layers.linear import Pointwise
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_table
+from ..layers.residual import add_branch
 from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_backbone
 from .pyramid import PyramidBackbone
@@ -62,20 +64,24 @@ def _batch_norm(dim: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(dim, eps=1e-3)  # Keras's default
 
 
-def _gelu(x: Tensor) -> Tensor:
-    """GELU, in place without gradients: fresh buffers cost a CPU more than the arithmetic on them."""
-    # A crop goes to a new buffer: what follows reads it without gaps.
-    return F.gelu(x) if torch.is_grad_enabled() or not x.is_contiguous() else torch.ops.aten.gelu_(x)
-
-
-def _same_padding(size: Sequence[int]) -> tuple[list[int], tuple[slice, slice]]:
-    """TensorFlow's SAME padding of a 3x3 convolution with stride 2, as symmetric padding and the crop of its output.
+@known_layer
+class SameConv2d(nn.Conv2d):
+    """Plain or depthwise 3x3 convolution with stride 2 and TensorFlow's SAME padding; (N, C, H, W), channels_last.
 
     An even side has padding behind it only. Two on both sides give that and one output too many, the first: to drop it
-    is cheaper than to copy the map into a padded one.
+    is cheaper than to copy the map into a padded one. Adapters build layers of the same class with stride 1.
     """
-    height, width = (1 - side % 2 for side in size)
-    return [1 + height, 1 + width], (slice(height, None), slice(width, None))
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.stride == (1, 1):
+            return super()._conv_forward(x, weight, bias)
+        rows, columns = (1 - side % 2 for side in x.shape[2:])
+        padding = [1 + rows, 1 + columns]
+        if self.in_channels == self.out_channels == self.groups:
+            x = depthwise(x.permute(0, 2, 3, 1), weight, bias, 2, padding).permute(0, 3, 1, 2)
+        else:
+            x = F.conv2d(x, weight, bias, 2, padding)
+        return x[:, :, rows:, columns:]
 
 
 def _pool(x: Tensor, kernel_size: int) -> Tensor:
@@ -85,39 +91,22 @@ def _pool(x: Tensor, kernel_size: int) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def _add(x: Tensor, y: Tensor, layer: nn.Module, drop_path: DropPath) -> Tensor:
-    """`x + drop_path(layer(y))` for a 1x1 convolution or linear layer; in place without gradients."""
-    weight, bias = layer.weight.flatten(1), layer.bias
-    if torch.is_grad_enabled() or drop_path.training:
-        return x + drop_path(linear(y, weight, bias))
-    add_linear(x, *(t.to(x.dtype) for t in (y, weight, bias)))
-    return x
-
-
 class Stem(nn.Module):
     """Two 3x3 convolutions, the first with stride 2."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv_0 = nn.Conv2d(3, dim, 3, stride=2)
+        self.conv_0 = SameConv2d(3, dim, 3, stride=2)
         self.norm_0 = _batch_norm(dim)
         self.conv_1 = nn.Conv2d(dim, dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        padding, (rows, columns) = _same_padding(x.shape[2:])
-        weight, bias = (self.conv_0.weight, self.conv_0.bias) if self.norm_0.training else self._folded()
-        x = F.conv2d(x, weight, bias, 2, padding)[:, :, rows, columns]
-        return self.conv_1(F.gelu(self.norm_0(x) if self.norm_0.training else x))
-
-    def _folded(self) -> tuple[Tensor, Tensor]:
-        if isinstance(self.norm_0, nn.Identity):
-            return self.conv_0.weight, self.conv_0.bias
-        return fold_behind(self.conv_0.weight, self.conv_0.bias, self.norm_0)
+        x = conv_norm(x.permute(0, 2, 3, 1), self.conv_0, self.norm_0).permute(0, 3, 1, 2)
+        return self.conv_1(F.gelu(x))
 
     def fuse(self) -> None:
         """Fold the BatchNorm into the convolution before it."""
-        set_weights(self.conv_0, *self._folded())
-        self.norm_0 = nn.Identity().eval()
+        self.norm_0 = fuse_norms(self.conv_0, self.norm_0)
 
 
 class MBConv(nn.Module):
@@ -130,77 +119,58 @@ class MBConv(nn.Module):
         hidden = 4 * out_dim
         self.stride = stride
         self.pool_size = pool_size
-        self.shortcut_conv = nn.Conv2d(dim, out_dim, 1) if dim != out_dim else None
+        self.shortcut_conv = Pointwise(dim, out_dim, 1) if dim != out_dim else None
         self.pre_norm = _batch_norm(dim)
-        self.expand_conv = nn.Conv2d(dim, hidden, 1, bias=False)
+        self.expand_conv = Pointwise(dim, hidden, 1, bias=False)
         self.expand_norm = _batch_norm(hidden)
-        self.depthwise_conv = nn.Conv2d(hidden, hidden, 3, stride, groups=hidden, bias=False)
+        convolution = Depthwise if stride == 1 else SameConv2d
+        self.depthwise_conv = convolution(hidden, hidden, 3, stride, 1, groups=hidden, bias=False)
         self.depthwise_norm = _batch_norm(hidden)
         self.se = SqueezeExcite(hidden, max(1, out_dim // 4)) if squeeze else nn.Identity()
-        self.shrink_conv = nn.Conv2d(hidden, out_dim, 1)
+        self.shrink_conv = Pointwise(hidden, out_dim, 1)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.expand_norm.training:
-            y = linear(on_map(self.pre_norm, x), self.expand_conv.weight.flatten(1), self.expand_conv.bias)
-            y = F.gelu(on_map(self.expand_norm, y))
-            # The views give the gradient the strides of the parameter, which DistributedDataParallel compares.
-            weight = self.depthwise_conv.weight.flatten(1).view_as(self.depthwise_conv.weight)
-            y = F.gelu(on_map(self.depthwise_norm, self._depthwise(y, weight, self.depthwise_conv.bias)))
-        else:
-            y = self._expand_with_fixed_statistics(x)
-        return _add(self._shortcut(x), on_map(self.se, y), self.shrink_conv, self.drop_path)
-
-    def _expand_with_fixed_statistics(self, x: Tensor) -> Tensor:
-        (weight, bias), depthwise_weights = self._folded()
-        weight = weight.flatten(1)
-        if bands_pay(x, weight):
-            before = [side % 2 if self.stride == 2 else 1 for side in x.shape[1:3]]
-            return expand_in_bands(x, (weight, bias), depthwise_weights, self.stride, before)
-        return _gelu(self._depthwise(_gelu(linear(x, weight, bias)), *depthwise_weights))
+        y = expand_depthwise(
+            x,
+            self.expand_conv,
+            self.expand_norm,
+            self.depthwise_conv,
+            self.depthwise_norm,
+            self.pre_norm,
+            [side % 2 if self.stride == 2 else 1 for side in x.shape[1:3]],
+        )
+        return add_branch(self._shortcut(x), on_map(self.se, y), self.shrink_conv, self.drop_path, call=on_map)
 
     def _shortcut(self, x: Tensor) -> Tensor:
         if self.stride == 2:
             x = _pool(x, self.pool_size)
-        if self.shortcut_conv is not None:
-            x = linear(x, self.shortcut_conv.weight.flatten(1), self.shortcut_conv.bias)
-        return x
-
-    def _depthwise(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.stride == 1:
-            return depthwise(x, weight, bias)
-        padding, (rows, columns) = _same_padding(x.shape[1:3])
-        return depthwise(x, weight, bias, 2, padding)[:, rows, columns]
-
-    def _folded(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of the first two convolutions, with the BatchNorms around them."""
-        convs = self.expand_conv, self.depthwise_conv
-        if isinstance(self.expand_norm, nn.Identity):
-            return [(conv.weight, conv.bias) for conv in convs]
-        expand = fold_behind(*fold_before(self.pre_norm, convs[0].weight), self.expand_norm)
-        return [expand, fold_behind(convs[1].weight, None, self.depthwise_norm)]
+        return x if self.shortcut_conv is None else on_map(self.shortcut_conv, x)
 
     def fuse(self) -> None:
         """Fold the BatchNorms into the convolutions around them."""
-        for conv, folded in zip((self.expand_conv, self.depthwise_conv), self._folded(), strict=True):
-            set_weights(conv, *folded)
-        self.pre_norm = self.expand_norm = self.depthwise_norm = nn.Identity().eval()
+        self.expand_norm = fuse_norms(self.expand_conv, self.expand_norm, self.pre_norm)
+        self.depthwise_norm = fuse_norms(self.depthwise_conv, self.depthwise_norm)
+        self.pre_norm = nn.Identity().eval()
 
 
 class Attention(nn.Module):
-    """Multi-head attention with a learned bias by relative position, up to its last layer; (N, H, W, C)."""
+    """Multi-head attention with a learned bias by relative position; (N, H, W, C) in and out.
+
+    The block calls `o`, the last layer, with the residual sum.
+    """
 
     def __init__(self, dim: int, grid: int, window_size: int | None, position_tables: bool) -> None:
         super().__init__()
-        self.heads = dim // HEAD_DIM
+        self.num_heads = dim // HEAD_DIM
         self.window_size = window_size
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
-        table = nn.Parameter(torch.empty(self.heads, 2 * grid - 1, 2 * grid - 1)) if position_tables else None
+        table = nn.Parameter(torch.empty(self.num_heads, 2 * grid - 1, 2 * grid - 1)) if position_tables else None
         self.register_parameter('relative_position_embedding', table)
         self.cache = SizeCache()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The heads' outputs, which `o` is to mix."""
+        """Outputs of all heads, the input of `o`."""
         window = self.window_size
         if window is None or max(x.shape[1:3]) <= window:
             return self._attend(x, self._table(*x.shape[1:3]))
@@ -208,7 +178,7 @@ class Attention(nn.Module):
         return over_windows(lambda part: self._attend(part, table), x, window)
 
     def _attend(self, x: Tensor, table: Tensor | None) -> Tensor:
-        heads = (layer(x).unflatten(3, (self.heads, HEAD_DIM)) for layer in (self.q, self.k, self.v))
+        heads = (layer(x).unflatten(3, (self.num_heads, HEAD_DIM)) for layer in (self.q, self.k, self.v))
         q, k, v = (t.permute(0, 3, 1, 2, 4) for t in heads)
         if table is None:
             out = F.scaled_dot_product_attention(*(t.flatten(2, 3) for t in (q, k, v))).unflatten(2, q.shape[2:4])
@@ -246,7 +216,7 @@ class MOATBlock(MBConv):
 
     def forward(self, x: Tensor) -> Tensor:
         x = super().forward(x)
-        return _add(x, self.attention(self.attention_norm(x)), self.attention.o, self.drop_path)
+        return add_branch(x, self.attention(self.attention_norm(x)), self.attention.o, self.drop_path)
 
 
 class _Head(nn.Module):

@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import load_pretrained
+from ..layers.inference import has_hooks
+from ..layers.recompute import without_recomputation
 
 
 class PyramidBackbone(BaseModule):
@@ -194,11 +196,13 @@ class PyramidBackbone(BaseModule):
             x = self.forward_stage(x, index)
             yield x
 
-    def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        """`block(x)`; with `with_cp`, its activations are computed again in the backward pass instead of kept."""
+    def run_block(self, block: nn.Module, x: Tensor, **options: Any) -> Tensor:
+        """`block(x, **options)`; with `with_cp`, its activations are computed again in the backward pass, not kept."""
         if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False)
-        return block(x)
+            return checkpoint(_run_plainly, block, x, use_reentrant=False, **options)
+        out = block(x, **options)
+        # In inference the next block overwrites its input, which a hook may have kept.
+        return out.clone() if has_hooks(block) and not torch.is_grad_enabled() else out
 
     def fuse(self) -> 'PyramidBackbone':
         """Fold for inference, in place, what folds into its neighbours with equal outputs; load weights before.
@@ -245,3 +249,8 @@ class PyramidBackbone(BaseModule):
         elif self.init_cfg:
             super().init_weights()
         self._is_init = True
+
+
+def _run_plainly(block: nn.Module, x: Tensor, **options: Any) -> Tensor:
+    with without_recomputation():
+        return block(x, **options)

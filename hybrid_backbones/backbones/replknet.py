@@ -25,11 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoints import CheckpointError
-from ..layers.conv_bn import ConvBN, ParallelKernels, on_map
+from ..layers.channels_last import on_map
+from ..layers.conv_bn import ConvBN, ParallelKernels
 from ..layers.drop_path import DropPath, linear_rates
-from ..layers.folding import fold_before, fold_behind, set_weights
-from ..layers.large_kernel import large_depthwise, merge_kernels
-from ..layers.linear import add_linear, linear
+from ..layers.folding import convolve, folded, fuse_norms, has_fixed_statistics, set_weights
+from ..layers.inference import check_foldable, may_read
+from ..layers.large_kernel import LargeDepthwise, merge_kernels
+from ..layers.linear import add_linear, gelu_
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
 from .pyramid import PyramidBackbone
@@ -52,9 +54,9 @@ ARCHS = {
 }
 
 
-def _relu(x: Tensor) -> Tensor:
-    """ReLU, in place without gradients: fresh buffers cost a CPU more than the arithmetic on them."""
-    return F.relu(x, inplace=not torch.is_grad_enabled())
+def _relu(x: Tensor, of: nn.Module) -> Tensor:
+    """ReLU of what `of` gave, in place in inference: fresh buffers cost a CPU more than the arithmetic on them."""
+    return F.relu(x, inplace=may_read(*of.children()))
 
 
 class LargeKernel(ParallelKernels):
@@ -63,7 +65,7 @@ class LargeKernel(ParallelKernels):
     def __init__(self, dim: int, kernel_size: int, small_kernel: int | None, merged: bool) -> None:
         super().__init__()
         if merged:
-            self.lkb_reparam = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+            self.lkb_reparam = LargeDepthwise(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
             return
         self.lkb_origin = ConvBN(dim, dim, kernel_size, groups=dim)
         if small_kernel is not None:
@@ -75,13 +77,15 @@ class LargeKernel(ParallelKernels):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.merged:
-            return large_depthwise(x, [self.lkb_reparam.weight], self.lkb_reparam.bias)
+            return on_map(self.lkb_reparam, x)
         return super().forward(x)
 
     def merge(self) -> None:
         """One convolution with bias in place of branches with BatchNorms, as the authors' `merge_kernel`."""
         if self.merged:
             return
+        for branch in self.children():
+            check_foldable(branch, branch.conv, branch.bn)
         weights, bias = self.folded()
         conv = self.lkb_origin.conv
         set_weights(conv, merge_kernels(weights), bias)
@@ -105,33 +109,25 @@ class Block(nn.Module):
 
     @abstractmethod
     def middle(self, x: Tensor) -> Tensor:
-        """What stands between the two 1x1 convolutions, on the wide map."""
+        """What stands between the two 1x1 convolutions, on the output of the first."""
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = getattr(self, self.norm)
-        if norm.training:
-            y = self.pw1(on_map(norm, x))
-        else:
-            weight, bias = self._folded()
-            y = linear(x, weight.flatten(1), bias)
-        y = self.middle(y)
-        if torch.is_grad_enabled() or self.drop_path.training:
-            return x + self.drop_path(self.pw2(y))
-        weight, bias = self.pw2.folded()
-        add_linear(x, *(t.to(x.dtype) for t in (y, weight.flatten(1), bias)))
-        return x
+        y = self.middle(self._widen(x))
+        if not self.drop_path.training and has_fixed_statistics(self.pw2.bn) and may_read(self.pw2, self.drop_path):
+            weight, bias = self.pw2.folded()
+            add_linear(x, y, weight.flatten(1), bias)
+            return x
+        return x + self.drop_path(self.pw2(y))
 
-    def _folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of `pw1` with the BatchNorms on either side."""
-        norm = getattr(self, self.norm)
-        if isinstance(norm, nn.Identity):
-            return self.pw1.folded()
-        weight, bias = fold_before(norm, self.pw1.conv.weight)
-        return fold_behind(weight, bias, self.pw1.bn)
+    def _widen(self, x: Tensor) -> Tensor:
+        norm, pw1 = getattr(self, self.norm), self.pw1
+        if has_fixed_statistics(norm, pw1.bn) and may_read(norm, pw1):
+            return convolve(pw1.conv, x, *folded(pw1.conv, pw1.bn, norm))
+        return pw1(on_map(norm, x))
 
     def fuse(self) -> None:
-        set_weights(self.pw1.conv, *self._folded())
-        self.pw1.bn = nn.Identity().eval()
+        norm = getattr(self, self.norm)
+        self.pw1.bn = fuse_norms(self.pw1.conv, self.pw1.bn, norm)
         setattr(self, self.norm, nn.Identity().eval())
         self.pw2.fuse()
 
@@ -148,7 +144,7 @@ class RepLKBlock(Block):
         self.large_kernel = LargeKernel(hidden, kernel_size, small_kernel, merged)
 
     def middle(self, x: Tensor) -> Tensor:
-        return _relu(self.large_kernel(_relu(x)))
+        return _relu(self.large_kernel(_relu(x, self.pw1)), self.large_kernel)
 
     def fuse(self) -> None:
         super().fuse()
@@ -161,7 +157,7 @@ class ConvFFN(Block):
     norm = 'preffn_bn'
 
     def middle(self, x: Tensor) -> Tensor:
-        return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+        return gelu_(x) if may_read(self.pw1) else F.gelu(x)
 
 
 class Stage(nn.Module):
@@ -270,7 +266,7 @@ class RepLKNet(PyramidBackbone):
     def forward_stage(self, x: Tensor, index: int) -> Tensor:
         x = x.permute(0, 2, 3, 1)
         for layer in self.transitions[index - 1] if index else self.stem:
-            x = _relu(layer(x))
+            x = _relu(layer(x), layer)
         x = x.contiguous()
         for block in self.stages[index].blocks:
             x = self.run_block(block, x)

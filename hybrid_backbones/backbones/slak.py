@@ -22,16 +22,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..layers.conv_bn import ConvBN, ParallelKernels, kept_zeros
+from ..layers.conv_bn import ConvBN, ParallelKernels
 from ..layers.drop_path import DropPath
-from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
+from ..layers.residual import add_mlp, fold_scale
+from ..layers.sparse import keep_zeros
 from ..registry import register_backbone
-from ._convnext_layout import ConvNeXtLayout
+from ._convnext_layout import ConvNeXtLayout, Head
 
 # Table 1 and the authors' commands; dims are those of ConvNeXt times 1.3, rounded down.
 ARCHS = {
@@ -51,71 +51,38 @@ def zero_share(tensors: dict[str, Tensor]) -> float:
 class DecomposedKernel(ParallelKernels):
     """Two rectangular depthwise kernels, crossing, and a small one; (N, H, W, C)."""
 
-    def __init__(self, dim: int, kernel_size: int, small_kernel: int, keep_sparse: bool) -> None:
+    def __init__(self, dim: int, kernel_size: int, small_kernel: int) -> None:
         super().__init__()
-        options = dict(groups=dim, keep_zeros=keep_sparse)
-        self.LoRA1 = ConvBN(dim, dim, (kernel_size, small_kernel), **options)
-        self.LoRA2 = ConvBN(dim, dim, (small_kernel, kernel_size), **options)
-        self.small_conv = ConvBN(dim, dim, small_kernel, **options)
+        self.LoRA1 = ConvBN(dim, dim, (kernel_size, small_kernel), groups=dim)
+        self.LoRA2 = ConvBN(dim, dim, (small_kernel, kernel_size), groups=dim)
+        self.small_conv = ConvBN(dim, dim, small_kernel, groups=dim)
 
 
 class Block(nn.Module):
     """ConvNeXt's block with a decomposed kernel; (N, H, W, C). In inference `x` is overwritten."""
 
     def __init__(
-        self,
-        dim: int,
-        kernel_size: int,
-        small_kernel: int,
-        drop_path: float,
-        layer_scale_init: float,
-        keep_sparse: bool,
+        self, dim: int, kernel_size: int, small_kernel: int, drop_path: float, layer_scale_init: float
     ) -> None:
         super().__init__()
-        self.large_kernel = DecomposedKernel(dim, kernel_size, small_kernel, keep_sparse)
+        self.large_kernel = DecomposedKernel(dim, kernel_size, small_kernel)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
         self.pwconv2 = nn.Linear(4 * dim, dim)
         self.gamma = nn.Parameter(torch.full((dim,), layer_scale_init))
         self.drop_path = DropPath(drop_path)
-        self.keep_sparse = keep_sparse
 
     def forward(self, x: Tensor) -> Tensor:
-        inplace = not (self.training or torch.is_grad_enabled())
         y = self.norm(self.large_kernel(x))
-        y = linear(y, self._weight(self.pwconv1), self.pwconv1.bias)
-        y = torch.ops.aten.gelu_(y) if inplace else F.gelu(y)
-        weight, bias = self._weight(self.pwconv2), self.pwconv2.bias
-        if self.gamma is not None:
-            weight, bias = weight * self.gamma[:, None], bias * self.gamma
-        # Under autocast the two may differ: LayerNorm, the stem's last layer, is not of half precision on every device.
-        if not inplace or x.dtype != y.dtype:
-            return x + self.drop_path(linear(y, weight, bias))
-        add_linear(x, y, weight.to(y.dtype), bias.to(y.dtype))
-        return x
+        return add_mlp(x, y, self.pwconv1, self.pwconv2, self.drop_path, self.gamma)
 
-    def _weight(self, layer: nn.Linear) -> Tensor:
-        return kept_zeros(layer.weight) if self.keep_sparse else layer.weight
-
-    @torch.no_grad()
     def fuse(self) -> None:
         """Fold each branch's BatchNorm into its kernel, and layer scale into the last layer."""
         for branch in self.large_kernel.children():
             branch.fuse()
         if self.gamma is not None:
-            self.pwconv2.weight.mul_(self.gamma[:, None])
-            self.pwconv2.bias.mul_(self.gamma)
+            fold_scale(self.pwconv2, self.gamma)
             self.gamma = None
-
-
-class _Head(nn.Module):
-    def __init__(self, dim: int, num_classes: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.Linear(dim, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(x.mean((2, 3))))
 
 
 @register_backbone(
@@ -166,10 +133,10 @@ class SLaK(ConvNeXtLayout):
             depths,
             dims,
             drop_path_rate,
-            lambda stage, rate: Block(
-                dims[stage], kernel_sizes[stage], small_kernel, rate, layer_scale_init, keep_sparse
-            ),
+            lambda stage, rate: Block(dims[stage], kernel_sizes[stage], small_kernel, rate, layer_scale_init),
         )
+        if keep_sparse:
+            keep_zeros(self)
         self.finish(out_norm, LayerNorm2d)
 
     @property
@@ -184,13 +151,5 @@ class SLaK(ConvNeXtLayout):
         print_log(f'SLaK: {zero_share(state):.1%} of the weights in the file are zero, {then}', 'current')
         return state
 
-    def downsample(self, x: Tensor, index: int) -> Tensor:
-        for layer in self.downsample_layers[index]:
-            if isinstance(layer, nn.Conv2d) and self.keep_sparse:
-                x = F.conv2d(x, kept_zeros(layer.weight), layer.bias, layer.stride)
-            else:
-                x = layer(x)
-        return x
-
     def build_head(self, num_classes: int) -> nn.Module:
-        return _Head(self.out_channels[-1], num_classes)
+        return Head(self.out_channels[-1], num_classes)

@@ -1,10 +1,14 @@
-"""Depthwise convolution of channels-last maps, as plain functions for hand-written backward passes."""
+"""Depthwise convolution of channels-last maps, in parts that stay in a CPU's cache where that is faster."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from .inference import known_layer
 
 # Types that a CPU's oneDNN lacks: torch falls back to a loop over groups, 60 times slower than fp32.
 _SLOW_ON_CPU = {
@@ -27,6 +31,20 @@ def _at_a_time(x: Tensor, weight: Tensor) -> int:
     return 24 if large and x.shape[1] * x.shape[2] >= 10_000 else weight.shape[0]
 
 
+@known_layer
+class Depthwise(nn.Conv2d):
+    """Depthwise convolution with an odd kernel, same-size but for its stride; (N, C, H, W) in and out, channels_last.
+
+    Adapters build layers of the same class with other groups: those are plain convolutions.
+    """
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self.in_channels == self.out_channels == self.groups:
+            return super()._conv_forward(x, weight, bias)
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        return depthwise(x.permute(0, 2, 3, 1), weight, bias, self.stride[0]).permute(0, 3, 1, 2)
+
+
 def depthwise(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: Sequence[int] | None = None
 ) -> Tensor:
@@ -47,10 +65,38 @@ def depthwise(
         with torch.autocast('cpu', enabled=False):
             bias = None if bias is None else bias.float()
             return depthwise(x.float(), weight.float(), bias, stride, padding).to(x.dtype)
-    step = _at_a_time(x, weight)
-    if step >= weight.shape[0] or stride > 1 or padding is not None:
+    if stride > 1 or padding is not None or _at_a_time(x, weight) >= weight.shape[0]:
         return _convolve(x, weight, bias, stride, padding)
+    return _InParts.apply(x, weight, bias) if torch.is_grad_enabled() else _convolve_in_parts(x, weight, bias)
+
+
+class _InParts(Function):
+    """Same-size depthwise convolution, some channels at a time, forward and backward."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return _convolve_in_parts(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        step = _at_a_time(x, weight)
+        parts = [slice(start, start + step) for start in range(0, weight.shape[0], step)]
+        of_parts = [
+            _convolve_backward(grad[..., part].contiguous(), x[..., part].contiguous(), weight[part]) for part in parts
+        ]
+        grads = (torch.cat(g, dim) for g, dim in zip(zip(*of_parts, strict=True), (-1, 0, 0), strict=True))
+        grad_x, grad_weight, grad_bias = grads
+        # The view gives the axis of length one its usual stride, which DistributedDataParallel compares.
+        return grad_x, grad_weight.flatten().view_as(weight), grad_bias if ctx.has_bias else None
+
+
+def _convolve_in_parts(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     out = torch.empty_like(x)
+    step = _at_a_time(x, weight)
     for start in range(0, weight.shape[0], step):
         part = slice(start, start + step)
         out[..., part] = _convolve(x[..., part].contiguous(), weight[part], None if bias is None else bias[part])
@@ -65,25 +111,6 @@ def _convolve(
     weight = weight.flatten().view_as(weight)
     out = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, padding, groups=weight.shape[0])
     return out.permute(0, 2, 3, 1)
-
-
-def depthwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of :func:`depthwise` to `x`, `weight` and `bias`, for `grad` of its output, all in their own dtype."""
-    dtype = x.dtype
-    if x.is_cpu and dtype in _SLOW_ON_CPU:
-        grad, x, weight = grad.float(), x.float(), weight.float()
-    step = _at_a_time(x, weight)
-    if step >= weight.shape[0]:
-        grads = _convolve_backward(grad, x, weight)
-    else:
-        parts = [slice(start, start + step) for start in range(0, weight.shape[0], step)]
-        of_parts = [
-            _convolve_backward(grad[..., part].contiguous(), x[..., part].contiguous(), weight[part]) for part in parts
-        ]
-        grads = [torch.cat(g, dim) for g, dim in zip(zip(*of_parts, strict=True), (-1, 0, 0), strict=True)]
-    grad_x, grad_weight, grad_bias = (g.to(dtype) for g in grads)
-    # The view gives the axis of length one its usual stride, which DistributedDataParallel compares.
-    return grad_x, grad_weight.flatten().view_as(weight), grad_bias
 
 
 def _convolve_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

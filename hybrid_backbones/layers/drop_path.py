@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from .inference import known_layer
 
+
+@known_layer
 class DropPath(nn.Module):
     """Zero a residual branch for whole samples with probability `rate` in training, and scale the others up.
 
@@ -15,8 +18,13 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
+    @property
+    def active(self) -> bool:
+        """Whether it drops anything."""
+        return self.training and self.rate > 0.0
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0.0:
+        if not self.active:
             return x
         keep = 1.0 - self.rate
         mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)

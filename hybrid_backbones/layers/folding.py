@@ -1,6 +1,60 @@
-"""BatchNorm with fixed statistics as part of the convolution beside it, differentiable in everything but statistics."""
+"""BatchNorm with fixed statistics as part of the convolution beside it."""
 
 from torch import Tensor, nn
+
+from .channels_last import on_map
+from .inference import check_foldable, may_read
+
+
+def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+    """`norm(conv(x))` of (N, H, W, C); in inference as one convolution.
+
+    Args:
+        x: (N, H, W, C).
+        conv: Convolution, on (N, C, H, W).
+        norm: BatchNorm behind it; `nn.Identity` when folded for good.
+    """
+    if has_fixed_statistics(norm) and may_read(conv, norm):
+        return convolve(conv, x, *folded(conv, norm))
+    return on_map(norm, on_map(conv, x))
+
+
+def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What `conv` makes of (N, H, W, C) with other weights."""
+    return conv._conv_forward(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
+
+
+def has_fixed_statistics(*norms: nn.Module) -> bool:
+    """Whether none of `norms` normalizes by the statistics of the batch."""
+    return not any(norm.training and not isinstance(norm, nn.Identity) for norm in norms)
+
+
+def folded(conv: nn.Conv2d, behind: nn.Module, before: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of `conv` with the BatchNorms beside it, `nn.Identity` once they are folded for good.
+
+    Args:
+        conv: Convolution; 1x1 and without bias where there is a norm in front.
+        behind: BatchNorm behind it.
+        before: BatchNorm in front of it.
+    """
+    weight, bias = conv.weight, conv.bias
+    if before is not None and not isinstance(before, nn.Identity):
+        weight, bias = fold_before(before, weight)
+    return (weight, bias) if isinstance(behind, nn.Identity) else fold_behind(weight, bias, behind)
+
+
+def fuse_norms(conv: nn.Conv2d, behind: nn.Module, before: nn.Module | None = None) -> nn.Identity:
+    """Fold BatchNorms into `conv` for good, see :func:`folded`.
+
+    Returns:
+        What takes their place.
+
+    Raises:
+        TypeError: A layer has been replaced, by an adapter for example.
+    """
+    check_foldable(conv, behind, *([] if before is None else [before]))
+    set_weights(conv, *folded(conv, behind, before))
+    return nn.Identity().eval()
 
 
 def fold_behind(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -20,6 +74,8 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, norm.bias - norm.running_mean * scale
 
 
-def set_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+def set_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> None:
     """Replace the parameters of `conv`, which may not have had a bias."""
-    conv.weight, conv.bias = (nn.Parameter(t.detach(), conv.weight.requires_grad) for t in (weight, bias))
+    wanted = conv.weight.requires_grad
+    conv.weight = nn.Parameter(weight.detach(), wanted)
+    conv.bias = None if bias is None else nn.Parameter(bias.detach(), wanted)

@@ -1,18 +1,67 @@
-"""The wide middle of an inverted bottleneck in inference, a few rows at a time."""
+"""The wide middle of an inverted bottleneck (arXiv 1801.04381): expansion and 3x3 depthwise convolution.
+
+In inference without the widened map in memory, which is the largest of a network.
+"""
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from .channels_last import on_map
+from .folding import convolve, folded, has_fixed_statistics
+from .inference import may_read
+from .linear import gelu_
 
 # Numbers of the wide map that are in memory at a time: 16 MB in fp32, half of a CPU's third-level cache.
 _BAND = 2**22
 
 
-def bands_pay(x: Tensor, weight: Tensor) -> bool:
-    """Whether :func:`expand_in_bands` may and should replace the plain layers, for (N, H, W, C) and (D, C)."""
-    plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or not x.is_cpu or x.dtype != weight.dtype
+def expand_depthwise(
+    x: Tensor,
+    expand: nn.Module,
+    expand_norm: nn.Module,
+    depthwise: nn.Module,
+    depthwise_norm: nn.Module,
+    pre_norm: nn.Module | None = None,
+    zeros_before: Sequence[int] = (1, 1),
+) -> Tensor:
+    """`gelu(depthwise_norm(depthwise(gelu(expand_norm(expand(pre_norm(x)))))))`.
+
+    Layers are on (N, C, H, W). In inference BatchNorms are part of the convolutions beside them, and large maps are
+    widened a few rows at a time.
+
+    Args:
+        x: (N, H, W, C), contiguous.
+        expand: 1x1 convolution from C to D channels, without bias where there is a `pre_norm`.
+        expand_norm: BatchNorm behind it; `nn.Identity` when folded for good, like the others.
+        depthwise: 3x3 depthwise convolution.
+        depthwise_norm: BatchNorm behind it.
+        pre_norm: BatchNorm in front of all; None for none.
+        zeros_before: Rows and columns of padding before the map, 1 or 0, where there are as many behind as it takes.
+
+    Returns:
+        (N, ceil(H / stride), ceil(W / stride), D).
+    """
+    norms = [norm for norm in (pre_norm, expand_norm, depthwise_norm) if norm is not None]
+    if not (may_read(expand, depthwise, *norms) and has_fixed_statistics(*norms)):
+        y = x if pre_norm is None else on_map(pre_norm, x)
+        y = F.gelu(on_map(expand_norm, on_map(expand, y)))
+        return F.gelu(on_map(depthwise_norm, on_map(depthwise, y)))
+    first, second = folded(expand, expand_norm, pre_norm), folded(depthwise, depthwise_norm)
+    if banded(x, first[0]):
+        return expand_in_bands(x.contiguous(), first, second, depthwise.stride[0], zeros_before)
+    y = convolve(depthwise, gelu_(convolve(expand, x, *first)), *second)
+    # A crop goes to a new buffer: what follows reads it without gaps.
+    return gelu_(y) if y.is_contiguous() else F.gelu(y)
+
+
+def banded(x: Tensor, weight: Tensor) -> bool:
+    """Whether :func:`expand_in_bands` is faster, without gradients, for (N, H, W, C) and a weight (D, C, 1, 1)."""
     # Autocast does not cast what is written in place.
-    return not (plain or torch.is_autocast_enabled('cpu')) and x[0, ..., 0].numel() * weight.shape[0] > 2 * _BAND
+    supported = x.is_cpu and x.dtype == weight.dtype and not torch.is_autocast_enabled('cpu')
+    return supported and x[0, ..., 0].numel() * weight.shape[0] > 2 * _BAND
 
 
 def expand_in_bands(
@@ -20,25 +69,26 @@ def expand_in_bands(
     expand: tuple[Tensor, Tensor],
     depthwise: tuple[Tensor, Tensor],
     stride: int,
-    before: tuple[int, int] = (1, 1),
+    zeros_before: Sequence[int] = (1, 1),
 ) -> Tensor:
-    """`gelu(depthwise(gelu(linear(x))))` without the widened map in memory, which is the largest of a network.
+    """`gelu(depthwise(gelu(expand(x))))` without the widened map in memory, and without gradients.
 
     Fresh large buffers cost a CPU more than the arithmetic on them: here one is used again and again.
 
     Args:
         x: (N, H, W, C), contiguous.
-        expand: Weight (D, C) and bias (D,).
+        expand: Weight (D, C, 1, 1) and bias (D,).
         depthwise: Weight (D, 1, 3, 3) and bias (D,).
         stride: Of the depthwise convolution.
-        before: Rows and columns of zeros before the map, 1 or 0, where there are as many behind as it takes.
+        zeros_before: Rows and columns of padding before the map, 1 or 0.
 
     Returns:
         (N, ceil(H / stride), ceil(W / stride), D).
     """
     n, height, width, _ = x.shape
     (weight, bias), (kernel, kernel_bias) = expand, depthwise
-    top, skipped = before[0], 1 - before[1]
+    weight = weight.flatten(1)
+    top, skipped = zeros_before[0], 1 - zeros_before[1]
     out = x.new_empty(n, -(-height // stride), -(-width // stride), len(weight))
     at_a_time = max(1, _BAND // (stride * width * len(weight)))
     band = x.new_empty((at_a_time - 1) * stride + 3, width, len(weight))

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .depthwise import depthwise
+from .inference import known_layer
 
 # Products of a direct convolution in the time of a transform (there, back, and the kernel's) of n numbers, divided by
 # n * log2(n): measured with AVX-512 in inference, and with the backward pass.
@@ -21,6 +22,19 @@ _PRODUCTS_PER_STEP, _PRODUCTS_PER_STEP_TRAINED = 20, 3
 # Channels at a time: their maps and spectra stay in a CPU's second-level cache, and a cache line holds as many floats.
 _CHANNELS = 16
 _CACHE_BYTES = 2**19
+
+
+@known_layer
+class LargeDepthwise(nn.Conv2d):
+    """Same-size depthwise convolution with odd sides, by Fourier transform where that is less work; (N, C, H, W).
+
+    Adapters build layers of the same class with other groups: those are plain convolutions.
+    """
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self.in_channels == self.out_channels == self.groups:
+            return super()._conv_forward(x, weight, bias)
+        return large_depthwise(x.permute(0, 2, 3, 1), [weight], bias).permute(0, 3, 1, 2)
 
 
 def large_depthwise(x: Tensor, weights: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:

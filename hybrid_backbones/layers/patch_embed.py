@@ -19,8 +19,9 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, dim: int, patch_size: int = 16) -> None:
         super().__init__()
+        self.patch_size = patch_size
         self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """(N, 3, H, W) to the grid and no finer maps."""
-        return self.proj(pad_to_multiple(x, self.proj.stride[0])).permute(0, 2, 3, 1), {}
+        return self.proj(pad_to_multiple(x, self.patch_size)).permute(0, 2, 3, 1), {}

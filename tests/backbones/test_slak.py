@@ -119,7 +119,7 @@ def definition(block: Block, x: Tensor) -> Tensor:
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('size', [(9, 7), (40, 33), (1, 3)])
 def test_outputs_and_gradients_are_those_of_the_definition(size, training):
-    block = Block(17, 29, 5, drop_path=0.0, layer_scale_init=1.0, keep_sparse=False)
+    block = Block(17, 29, 5, drop_path=0.0, layer_scale_init=1.0)
     block = lively(block.double()).train(training)
     x = torch.randn(2, 17, *size, dtype=torch.double, requires_grad=True)
     inputs = [x, *block.parameters()]
