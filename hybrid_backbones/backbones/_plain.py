@@ -1,5 +1,6 @@
 """The layout of plain networks: one grid of stride 16 from stem to head, and a pyramid made of it behind the trunk."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ..layers.plain_pyramid import KINDS, STRIDES, PlainPyramid, level_channels
 from ..layers.position import SizeCache, resize_positions, square_side
+from ._published import shape_in
 from .pyramid import PyramidBackbone
 
 STRIDE = 16
@@ -215,6 +217,13 @@ def square_table(table_size: int, special: int, dim: int) -> nn.Parameter:
     if table_size <= 0 or table_size % STRIDE:
         raise ValueError(f'table_size={table_size}: expected a positive multiple of {STRIDE} pixels')
     return small_normal(1, special + (table_size // STRIDE) ** 2, dim)
+
+
+def implied_table_size(state: Mapping[str, Tensor], prefix_tokens: int) -> dict[str, Any]:
+    """`table_size` of a file with a square grid: of timm's table (1, T, C) or ClassyVision's (T, 1, C)."""
+    tokens = math.prod(shape_in(state, r'^(encoder\.)?pos_embed(ding)?$')[:2])
+    side = square_side(tokens - prefix_tokens)
+    return dict(table_size=STRIDE * side) if side not in (None, 14) else {}
 
 
 def small_normal(*shape: int) -> nn.Parameter:

@@ -15,7 +15,7 @@ Deliberate differences from the gist:
 - All scores at once, or within windows (`window_size`), which changes the function and is off unless asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ from ..layers.folding import fold_behind, set_weights
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_line
 from ..registry import register_backbone
+from ._attention_inputs import AttentionInputs, PlaceInWindow, table_size_of
+from ._published import shape_in
 from .pyramid import PyramidBackbone
 
 # `width` is that of the first stage's 3x3 convolutions, `stride` that of the stage with attention.
@@ -183,6 +185,38 @@ class _Head(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+def _textbook_macs(attn: Attention, inputs: tuple[Tensor], _: Any) -> int:
+    """Figure 4, as the gist: scores, values, and of every query the products with all 2H - 1 and 2W - 1 relative
+    embeddings, of which H and W are used; N^2 2C + N (2H + 2W - 2) C.
+    Ours: N^2 2C + N (H + W) C on CPUs; longer vectors elsewhere, N^2 2 (C + heads (H + W)) and padding.
+    """
+    n, dim, height, width = inputs[0].shape
+    qkv, window, n_windows = 3 * height * width * dim**2, attn.window_size, 1
+    if window is not None and window < max(height, width):
+        n_windows = -(-height // window) * -(-width // window)
+        height = width = window
+    tokens = height * width
+    return n * (qkv + n_windows * tokens * dim * (2 * tokens + 2 * height + 2 * width - 2))
+
+
+def _attention_inputs(attn: Attention, x: Tensor) -> AttentionInputs:
+    maps = attn.qkv(x)[0].permute(1, 2, 0).unflatten(2, (3, attn.heads, -1))
+    size, window = tuple(maps.shape[:2]), attn.window_size
+    # Windows that reach beyond the map have the tables of whole ones.
+    sides = table_size_of(size, window)
+    tables = attn._tables(sides)
+
+    def bias(query: Tensor, place: PlaceInWindow) -> Tensor:
+        of_rows, of_columns = (
+            query @ table[torch.arange(length, device=table.device) - at + side - 1].t()
+            for table, side, at, length in zip(tables, sides, place[:2], place[2:], strict=True)
+        )
+        return of_rows[:, :, None] + of_columns[:, None]
+
+    q, k, v = maps.flatten(0, 1).unbind(1)
+    return AttentionInputs(q * attn.scale, k, v, size, size, window, bias)
+
+
 @register_backbone(
     botnet_50=dict(arch='50'),
     botnet_101=dict(arch='101'),
@@ -212,6 +246,10 @@ class BoTNet(PyramidBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 1, 2), width=8, heads=2, stride=2)
+    magnifies_rounding = True
+    textbook_macs = {Attention: _textbook_macs}
+    attention_readers = {Attention: _attention_inputs}
     # Position tables of two dimensions.
     no_weight_decay = ('rel_height', 'rel_width')
     # Files of the gist's translation.
@@ -272,6 +310,12 @@ class BoTNet(PyramidBackbone):
             elif isinstance(module, Bottleneck):
                 # Every block starts as its shortcut.
                 nn.init.zeros_(module.bn3.weight)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        shapes = [shape_in(state, rf'^(layer4|bot\.net)\.0\..*\.{table}$') for table in ('rel_height', 'rel_width')]
+        size = tuple(8 * (shape[0] + 1) for shape in shapes if shape)
+        return dict(table_image_size=size) if len(size) == 2 and size != (224, 224) else {}
 
     @property
     def min_size(self) -> int:

@@ -12,7 +12,8 @@ are. Deliberate differences:
   BatchNorms have fixed statistics, they are folded into the convolutions before them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +30,9 @@ from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import pad_to_multiple
 from ..layers.transformer import EPS, MLP, Attention, add_branch
 from ..registry import register_backbone
-from ._plain import PlainBackbone, block_windows, init_linears, small_normal, square_table
+from ._attention_inputs import read_tokens
+from ._plain import PlainBackbone, block_windows, implied_table_size, init_linears, small_normal, square_table
+from ._textbook import inverted_bottleneck
 
 # Table 2.
 ARCHS = {
@@ -175,6 +178,9 @@ class CeiT(PlainBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depth=5, dim=32, heads=2)
+    textbook_macs = {LeFF: partial(inverted_bottleneck, expand='conv1', shrink='conv3')}
+    attention_readers = {Attention: read_tokens}
     head_keys = r'(norm\.|head\.|lca\.|pos_layer_embed)'
 
     def __init__(
@@ -202,6 +208,15 @@ class CeiT(PlainBackbone):
         self.blocks = nn.ModuleList(Block(dim, self.heads, window, next(rates)) for window in windows)
         init_linears(self)
         self.finish(out_norm, LayerNorm2d)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return implied_table_size(state, prefix_tokens=1)
+
+    @property
+    def unread_by_head(self) -> tuple[str, ...]:
+        # The head reads class tokens, which bypass the convolutions of the last block.
+        return (f'blocks.{self.depth - 1}.leff.',)
 
     @property
     def stem(self) -> nn.Module:

@@ -19,7 +19,8 @@ bias of the latter, a function of the offset for any size, is an option (`table_
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,9 @@ from ..layers.norm import LayerNorm2d
 from ..layers.position import RelativeMLP, RelativeTable
 from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_backbone
+from ._attention_inputs import AttentionInputs, with_offset_table
+from ._published import shape_in
+from ._textbook import inverted_bottleneck
 from .pyramid import PyramidBackbone
 
 # Table 3; dims are those of the stem S0 and of S1 to S4, depths of S1 to S4.
@@ -255,6 +259,11 @@ class _Head(nn.Module):
         return self.head['fc'](self.head['pre_logits']['fc'](x).tanh())
 
 
+def _attention_inputs(attn: Attention, x: Tensor) -> AttentionInputs:
+    qkv = F.linear(x[0], attn.qkv.weight.flatten(1), attn.qkv.bias).unflatten(2, (attn.heads, -1))
+    return with_offset_table(*qkv.chunk(3, -1), attn.window_size, attn.rel_pos)
+
+
 @register_backbone(**{f'coatnet_{arch}': dict(arch=arch) for arch in ARCHS})
 class CoAtNet(PyramidBackbone):
     """CoAtNet as a pyramid of strides 4, 8, 16, 32.
@@ -280,7 +289,10 @@ class CoAtNet(PyramidBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2, 1), dims=(8, 8, 16, 64, 96))
     no_weight_decay = ('relative_position_bias_table',)
+    textbook_macs = {MBConv: partial(inverted_bottleneck, expand='conv1_1x1', shrink='conv3_1x1')}
+    attention_readers = {Attention: _attention_inputs}
 
     def __init__(
         self,
@@ -334,6 +346,14 @@ class CoAtNet(PyramidBackbone):
                     nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        if shape_in(state, r'\.rel_pos\.mlp\.'):
+            return dict(table_size=None)
+        shape = shape_in(state, r'^stages\.2\.blocks\.0\.attn\.rel_pos\.relative_position_bias_table$')
+        size = 8 * (math.isqrt(shape[0]) + 1) if shape else 224
+        return dict(table_size=size) if size != 224 and size % 32 == 0 else {}
 
     @property
     def min_size(self) -> int:

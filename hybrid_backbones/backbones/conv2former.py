@@ -242,6 +242,7 @@ class Conv2Former(ConvNeXtLayout):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), kernel_size=5)
     head_keys = r'(head|pred)\.'
 
     def __init__(

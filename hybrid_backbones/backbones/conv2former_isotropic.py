@@ -56,6 +56,7 @@ class IsotropicConv2Former(PlainBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depth=5, dim=32, kernel_size=5)
     head_keys = r'(head|pred)\.'
 
     def __init__(

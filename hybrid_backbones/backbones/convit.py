@@ -14,7 +14,7 @@ Parameters carry its names, which are timm's too; files of both load as they are
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,17 @@ from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import PatchEmbed
 from ..layers.transformer import EPS, Attention, Block
 from ..registry import register_backbone
-from ._plain import PlainBackbone, block_windows, expand_token, init_linears, small_normal, square_table
+from ._attention_inputs import AttentionInputs, PlaceInWindow, read_tokens
+from ._plain import (
+    PlainBackbone,
+    block_windows,
+    expand_token,
+    implied_table_size,
+    init_linears,
+    small_normal,
+    square_table,
+)
+from ._textbook import attention_pairs
 
 # Table 1; the first `local` blocks have gated positional attention. "plus" has 64 channels a head instead of 48.
 ARCHS = {
@@ -122,6 +132,28 @@ class _Head(nn.Module):
         return self.head(self.norm(x[:, 0]))
 
 
+def _textbook_macs(attn: GatedPositionalAttention, inputs: tuple[Tensor, tuple[int, int]], _: Any) -> int:
+    """Equations 7 and 8, as the authors' `GPSA`: `pos_proj` of three numbers of every pair, and one product of the
+    mixed weights of all pairs with the values; N^2 (2C + 3 heads). Ours: N^2 2C + N (H + W) C.
+    """
+    x, size = inputs
+    n, tokens, dim = x.shape
+    pairs = attention_pairs(size, attn.window_size)
+    return n * (3 * tokens * dim**2 + pairs * (2 * dim + 3 * attn.heads))
+
+
+def _attention_inputs(attn: GatedPositionalAttention, x: Tensor, size: Sequence[int]) -> AttentionInputs:
+    qkv = F.linear(x[0], torch.cat([attn.qk.weight, attn.v.weight]))
+    q, k, v = qkv.unflatten(1, (3, attn.heads, -1)).unbind(1)
+
+    def position(place: PlaceInWindow) -> Tensor:
+        rows, columns = attn._weights(place.height, place.width)
+        return (rows[:, place.row, :, None] * columns[:, place.column, None]).to(q.dtype)
+
+    gate, size = attn.gating_param.sigmoid().to(q.dtype), tuple(size)
+    return AttentionInputs(q * q.shape[-1] ** -0.5, k, v, size, size, attn.window_size, position=position, gate=gate)
+
+
 @register_backbone(
     convit_t=dict(arch='tiny'),
     convit_s=dict(arch='small'),
@@ -154,6 +186,10 @@ class ConViT(PlainBackbone):
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
+
+    tiny_arch = dict(depth=5, dim=32, heads=4, local=4)
+    textbook_macs = {GatedPositionalAttention: _textbook_macs}
+    attention_readers = {GatedPositionalAttention: _attention_inputs, Attention: read_tokens}
 
     def __init__(
         self,
@@ -191,6 +227,10 @@ class ConViT(PlainBackbone):
         for block in self.blocks[: self.local]:
             block.attn.init_local()
         self.finish(out_norm, LayerNorm2d)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return implied_table_size(state, prefix_tokens=0)
 
     @property
     def head_keys(self) -> str:

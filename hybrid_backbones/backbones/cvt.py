@@ -31,6 +31,7 @@ from ..layers.drop_path import DropPath, check_rate
 from ..layers.linear import add_linear
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
+from ._attention_inputs import AttentionInputs
 from .pyramid import PyramidBackbone
 
 # Table 1 and the official experiments/imagenet/cvt.
@@ -197,6 +198,19 @@ def _extra_level(kind: str, dim: int) -> nn.Module:
     return nn.MaxPool2d(3, stride=2, padding=1)
 
 
+def _attention_inputs(block: Block, x: Tensor, size: Sequence[int]) -> AttentionInputs:
+    # Of the block: in inference it adds attention to its input without calling it as a module.
+    attn, x = block.attn, block.norm1(x)
+    prefix = x.shape[1] - size[0] * size[1]
+    grid = x[:, prefix:].unflatten(1, size).contiguous()
+    maps = [conv(grid)[0] for conv in (attn.conv_proj_q, attn.conv_proj_k, attn.conv_proj_v)]
+    q, k, v = (
+        linear(torch.cat([x[0, :prefix], m.flatten(0, 1)])).unflatten(1, (attn.heads, -1))
+        for linear, m in zip((attn.proj_q, attn.proj_k, attn.proj_v), maps, strict=True)
+    )
+    return AttentionInputs(q * attn.scale, k, v, tuple(size), tuple(maps[1].shape[:2]))
+
+
 @register_backbone(
     cvt_13=dict(arch='13'),
     cvt_21=dict(arch='21'),
@@ -225,6 +239,8 @@ class CvT(PyramidBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2), dims=(8, 16, 24), heads=(1, 2, 3))
+    attention_readers = {Block: _attention_inputs}
     no_weight_decay = ('cls_token',)
     added = ('out_norms.', 'extra_level.')
     classifier_options = dict(out_norm=False, extra_level=None, out_indices=(0, 1, 2))
@@ -265,6 +281,11 @@ class CvT(PyramidBackbone):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         self.finish(out_norm, LayerNorm2d)
+
+    @property
+    def unread_by_head(self) -> tuple[str, ...]:
+        # The head reads the class token, which bypasses the convolutions of the last block.
+        return (f'stage2.blocks.{self.depths[2] - 1}.attn.conv_proj_q.',)
 
     @property
     def min_size(self) -> int:

@@ -17,7 +17,7 @@ Sizes are floored: 150x203 gives 37x50, 18x25, 9x12, 4x6. A global filter sees t
 changes what it says of the rest; and off the size it was learned at, it is an approximation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache
 from ..registry import register_backbone
 from ._convnext_layout import ConvNeXtLayout
+from ._published import shape_in
 
 # Table 1 and the official constructors; stages with `gf` have global filters instead of 7x7 convolutions.
 ARCHS = {
@@ -241,6 +242,7 @@ class HorNet(ConvNeXtLayout):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), orders=(2, 3, 3, 4), gf=(2, 3))
     head_keys = r'(norm|head)\.'
 
     def __init__(
@@ -267,6 +269,11 @@ class HorNet(ConvNeXtLayout):
         stem = nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), LayerNorm2d(dims[0]))
         self.build_trunk(stem, depths, dims, drop_path_rate, make_block)
         self.finish(out_norm, LayerNorm2d)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        shape = shape_in(state, r'^stages\.2\.0\.gnconv\.dwconv\.complex_weight$')
+        return dict(filter_image_size=16 * shape[1]) if shape and shape[1] != 14 else {}
 
     @property
     def min_size(self) -> int:

@@ -18,7 +18,8 @@ Images are normalised with ImageNet's mean and deviation for MOAT-0, -1 and tiny
 for MOAT-2, -3 and -4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,6 +38,9 @@ from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_table
 from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_backbone
+from ._attention_inputs import AttentionInputs, with_offset_table
+from ._published import shape_in
+from ._textbook import attention_pairs, inverted_bottleneck
 from .pyramid import PyramidBackbone
 
 # As configured in the official code; the first of dims is the stem's.
@@ -261,6 +265,21 @@ class _Head(nn.Module):
         return self.logits_head(self.final_layer_norm(x.mean((2, 3), keepdim=True))).flatten(1)
 
 
+_mbconv_macs = partial(inverted_bottleneck, expand='expand_conv', shrink='shrink_conv')
+
+
+def _moat_block_macs(block: MOATBlock, inputs: tuple[Tensor], output: Tensor) -> int:
+    """Four projections and attention behind the convolutions."""
+    n, height, width, dim = output.shape
+    pairs = attention_pairs((height, width), block.attention.window_size)
+    return _mbconv_macs(block, inputs, output) + n * (4 * height * width * dim**2 + 2 * pairs * dim)
+
+
+def _attention_inputs(attn: Attention, x: Tensor) -> AttentionInputs:
+    q, k, v = (layer(x[0]).unflatten(2, (attn.heads, -1)) for layer in (attn.q, attn.k, attn.v))
+    return with_offset_table(q, k, v, attn.window_size, attn._table)
+
+
 @register_backbone(**{f'moat_{arch}'.replace('moat_tiny', 'tiny_moat'): dict(arch=arch) for arch in ARCHS})
 class MOAT(PyramidBackbone):
     """MOAT as a pyramid of strides 4, 8, 16, 32.
@@ -287,7 +306,10 @@ class MOAT(PyramidBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2, 1), dims=(8, 8, 16, 32, 64))
     no_weight_decay = ('relative_position_embedding',)
+    textbook_macs = {MBConv: _mbconv_macs, MOATBlock: _moat_block_macs}
+    attention_readers = {Attention: _attention_inputs}
     classifier_options = dict(out_norm=False, pool_size=2)
     # moat/block_02_00/depthwise_conv/depthwise_kernel -> stages.2.0.depthwise_conv.weight
     checkpoint_renames = (
@@ -358,6 +380,10 @@ class MOAT(PyramidBackbone):
     @staticmethod
     def convert_checkpoint(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return convert_variables(state, 'moat/')
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {} if shape_in(state, 'relative_position_embedding') else dict(position_tables=False)
 
     @property
     def min_size(self) -> int:

@@ -1,7 +1,7 @@
 """The contract of every backbone: an image of any size in, feature maps at several strides out."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import load_pretrained
+from ._attention_inputs import Reader
 
 
 class PyramidBackbone(BaseModule):
@@ -51,6 +52,17 @@ class PyramidBackbone(BaseModule):
     depths: tuple[int, ...]
     # Options under which the trunk is the authors' classifier without its head.
     classifier_options: dict[str, Any] = dict(out_norm=False)
+    # Multiply-adds of a forward pass as the paper writes it, of layers whose algebra here is another: by the layer's
+    # class, (layer, its inputs, its output) -> number.
+    textbook_macs: Mapping[type[nn.Module], Callable[[nn.Module, tuple, Any], int]] = {}
+    # What attention layers compute with: by the layer's class, (layer, *its inputs) -> AttentionInputs. Empty where
+    # there is no attention.
+    attention_readers: Mapping[type[nn.Module], Reader] = {}
+    # For tests: an arch of a few thousand parameters in which every kind of layer appears.
+    tiny_arch: str | dict[str, Any] | None = None
+    # For tests: BatchNorm over the few similar pixels of a small map magnifies rounding, which is compared with fixed
+    # statistics instead.
+    magnifies_rounding = False
 
     def __init__(
         self,
@@ -94,6 +106,16 @@ class PyramidBackbone(BaseModule):
     def checkpoint_advice(self, state: dict[str, Tensor]) -> str:
         """What to do about a file that does not fit, whose renamed tensors these are."""
         return 'Give the arch that the file was made for, or the file of this arch.'
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Options other than the defaults that the keys and shapes of a published file show."""
+        return {}
+
+    @property
+    def unread_by_head(self) -> tuple[str, ...]:
+        """Prefixes of the trunk's parameters that change maps but not the features of the classification head."""
+        return ()
 
     @property
     @abstractmethod

@@ -17,7 +17,7 @@ Odd sizes are rounded up as there: 150x203 gives 38x51, 19x26, 10x13, 5x7.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ from ..layers.large_kernel import large_depthwise, merge_kernels
 from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
+from ._published import shape_in
+from ._textbook import parallel_kernels
 from .pyramid import PyramidBackbone
 
 # Table 5 and the official constructors; `dw_ratio` widens the map under the large kernel.
@@ -209,6 +211,13 @@ class RepLKNet(PyramidBackbone):
 
     checkpoint_renames = ((r'^stages\.(\d)\.norm\.', r'out_norms.\1.'),)
 
+    tiny_arch = dict(
+        depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), kernel_sizes=(31, 15, 7, 5), small_kernel=3, dw_ratio=1.5
+    )
+    # Kernels as large as the map average, as attention does.
+    magnifies_rounding = True
+    textbook_macs = {LargeKernel: parallel_kernels}
+
     def __init__(
         self,
         arch: str | dict[str, Any] = '31b',
@@ -246,6 +255,10 @@ class RepLKNet(PyramidBackbone):
                 blocks.append(ConvFFN(dim, 4 * dim, rate))
             self.stages.append(Stage(blocks))
         self.finish(bool(out_norm), nn.BatchNorm2d if out_norm == 'batch' else LayerNorm2d)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return dict(small_kernel_merged=True) if shape_in(state, r'\.lkb_reparam\.') else {}
 
     @property
     def min_size(self) -> int:

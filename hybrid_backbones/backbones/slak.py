@@ -32,6 +32,7 @@ from ..layers.linear import add_linear, linear
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
 from ._convnext_layout import ConvNeXtLayout
+from ._textbook import parallel_kernels
 
 # Table 1 and the authors' commands; dims are those of ConvNeXt times 1.3, rounded down.
 ARCHS = {
@@ -143,6 +144,8 @@ class SLaK(ConvNeXtLayout):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2, 1), dims=(9, 17, 24, 31), kernel_sizes=(31, 15, 9, 7), small_kernel=3)
+    textbook_macs = {DecomposedKernel: parallel_kernels}
     head_keys = r'(norm|head)\.'
 
     def __init__(

@@ -94,7 +94,7 @@ class TimmPyramid(PyramidBackbone):
         ValueError: Unknown arch, levels that the network does not have, or options that it does not know.
     """
 
-    classifier_options = dict(out_norm=False)
+    tiny_arch = 'test_convnext'
 
     def __init__(
         self,

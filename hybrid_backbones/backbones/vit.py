@@ -16,7 +16,7 @@ Deliberate differences from both:
   convolution before it wherever its statistics are fixed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -28,7 +28,8 @@ from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import PatchEmbed
 from ..layers.transformer import EPS, Attention, Block
 from ..registry import register_backbone
-from ._plain import PlainBackbone, block_windows, init_linears, small_normal, square_table
+from ._attention_inputs import read_tokens
+from ._plain import PlainBackbone, block_windows, implied_table_size, init_linears, small_normal, square_table
 
 # DeiT's table 1; ViT_C has a block fewer than its ViT, and the stem's 3x3 convolutions as (channels, stride).
 _LARGE_STEM = ((64, 2), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2))
@@ -115,6 +116,8 @@ class ViT(PlainBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depth=5, dim=32, heads=2, mlp_ratio=3, stem=((8, 2), (12, 2), (16, 2), (24, 2)))
+    attention_readers = {Attention: read_tokens}
     head_keys = r'(norm|head|head_dist)\.'
 
     def __init__(
@@ -149,6 +152,11 @@ class ViT(PlainBackbone):
         )
         init_linears(self)
         self.finish(out_norm, LayerNorm2d)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        distilled = 'dist_token' in state
+        return (dict(distilled=True) if distilled else {}) | implied_table_size(state, prefix_tokens=1 + distilled)
 
     @property
     def special_tokens(self) -> tuple[nn.Parameter, ...]:
