@@ -37,11 +37,22 @@ class PlainBackbone(PyramidBackbone):
     `self.blocks` to `num_blocks` of them, each called with tokens (N, T, C) and the grid's size, and `self.patch_embed`
     and `self.pos_embed`, or what takes their place below; then it calls :meth:`finish`.
 
+    Options of every plain backbone, beside those of :class:`PyramidBackbone`:
+
+    - `pyramid`: Where the levels come from: `'simple'`, all from the last map, as ViTDet's detectors; `'multi_depth'`,
+      each from its quarter of the blocks, as BEiT's segmentors; `'stem'`, finer levels from a convolutional stem that has
+      them (ViT_C, CeiT); None, no levels but the maps of single blocks, all of stride 16.
+    - `table_size`, where positions are learned: Image size in pixels at which their table is stored. Files of another are
+      resized.
+    - `window_size`, where there is attention: None, or the side in tokens of the windows that it stays within, in all
+      blocks but the last of each quarter, as ViTDet's (14 there): less work on large images, but another function than
+      the one that was pretrained. A grid that one window covers stays whole.
+    - `frozen_stages` counts quarters of the blocks; the stem includes positions and prefix tokens.
+
     Args:
         depth: Blocks of the architecture, at least four.
         dim: C.
-        pyramid: Kind of :class:`hybrid_backbones.layers.plain_pyramid.PlainPyramid`, whose levels are returned; None
-            for the blocks' own maps, all of stride 16.
+        pyramid: Kind of :class:`hybrid_backbones.layers.plain_pyramid.PlainPyramid`, or None.
         finer: Channels of the maps that the stem has on its way, by stride.
         out_indices: Levels 0 to 3, all by default; with `pyramid=None` blocks, by default the last.
 

@@ -230,17 +230,13 @@ class BoTNet(PyramidBackbone):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map; detectors on a ResNet have none.
+        out_norm: Off by default, as in detectors on a ResNet.
         table_image_size: Height and width in pixels of the images that the tables of relative positions are made for:
             those of the checkpoint (224x224 on ImageNet), or of training from scratch. Other images resize them.
         window_size: Attend within windows of this many pixels of the map, instead of over the whole map: another
             function, cheaper on large images.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)`.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.

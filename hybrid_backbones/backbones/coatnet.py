@@ -277,13 +277,8 @@ class CoAtNet(PyramidBackbone):
             the bias of timm's `coatnet_rmlp` networks. No published file of these architectures has it.
         window_size: None, or the side in positions of the windows that attention stays within: less work at large
             images, but another function than the one that was pretrained. A grid that one window covers stays whole.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes timm's files.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.

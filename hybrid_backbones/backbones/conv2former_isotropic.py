@@ -40,17 +40,9 @@ class IsotropicConv2Former(PlainBackbone):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        pyramid: Where the levels come from: `'simple'`, all from the last map, as ViTDet's detectors; `'multi_depth'`,
-            each from its quarter of the blocks, as BEiT's segmentors; None, no pyramid but the maps of single blocks,
-            all of stride 16.
-        out_indices: Levels 0 to 3 that are returned, all by default; with `pyramid=None` blocks, by default the last.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem, k that and k quarters of the blocks.
-        norm_eval: Of BatchNorm, which there is none of.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
         layer_scale_init: Initial layer scale; 1e-6 as published, larger (0.1 to 1) learns faster from scratch.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)`; no files are published.
+
+    The other options are those of :class:`PlainBackbone`; there are no positions and no windows.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.

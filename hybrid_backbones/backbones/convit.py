@@ -167,21 +167,9 @@ class ConViT(PlainBackbone):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        pyramid: Where the levels come from: `'simple'`, all from the last map, as ViTDet's detectors; `'multi_depth'`,
-            each from its quarter of the blocks, as BEiT's segmentors; None, no pyramid but the maps of single blocks,
-            all of stride 16.
-        table_size: Image size in pixels at which the table of positions is stored. Files of another are resized.
-        window_size: None, or the side in tokens of the windows that attention stays within, in all blocks but the last
-            of each quarter, as ViTDet's (14 there): less work on large images, but another function than the one that
-            was pretrained. A grid that one window covers stays whole.
         locality_strength: Of the initialisation; 1 as published.
-        out_indices: Levels 0 to 3 that are returned, all by default; with `pyramid=None` blocks, by default the last.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem with positions and class token, k that and k quarters of the blocks.
-        norm_eval: Of BatchNorm, which there is none of.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' and timm's files.
+
+    The other options are those of :class:`PlainBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.

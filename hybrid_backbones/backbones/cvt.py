@@ -221,19 +221,14 @@ class CvT(PyramidBackbone):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        out_indices: Stages whose maps are returned; 3 is the extra level.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0 inside the third stage, and is 0
             before it, as the authors have it.
-        frozen_stages: -1 nothing, 0 the first embedding, k that and the first k stages.
-        norm_eval: Keep BatchNorm statistics fixed during training: they are in every block, and those of two images
-            are poor.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
         extra_level: Stride 32 from the last map: `'conv'`, a 3x3 convolution of stride 2 that starts untrained;
             `'pool'`, a 3x3 max-pooling without parameters; None, three stages only.
         kv_stride: Stride of keys and values. 2 as published; 4 does a quarter of the attention's work at every stage,
             but is another function with the same parameters, which published weights have to be fine-tuned to.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.

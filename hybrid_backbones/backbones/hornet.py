@@ -225,18 +225,13 @@ class HorNet(ConvNeXtLayout):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Of no effect: there is no BatchNorm.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
         layer_scale_init: Initial layer scale; 1e-6 as published, larger (1e-3) learns faster from scratch. With 1, the
             gradients of padded images overflow at first: padding is a zero vector until the biases have learned, and
             each block's LayerNorm magnifies what comes back to it a thousandfold.
         filter_image_size: Side in pixels of the square images whose spectra give the global filters their size: 224,
             or 384 as in the authors' `hornet_large_gf_img384`, their segmentors and their largest detector.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.

@@ -293,14 +293,10 @@ class MOAT(PyramidBackbone):
         bn_momentum: Share of a batch in BatchNorm's running statistics. The authors' (0.99 to Keras) is for long
             schedules: after 150 iterations from random weights a fifth of the statistics is still the initial one, and
             a network that has learned predicts nothing. Short schedules want 0.1.
-        out_indices: Stages whose maps are returned.
         drop_path_rate: Stochastic depth, growing linearly from 0 in the first block to this after the last; the
             authors' is 0.2, 0.3, 0.3, 0.6, 0.7 for MOAT-0 to -4 and 0, 0, 0, 0.1 for tiny-MOAT.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' variables, saved by name.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.

@@ -21,15 +21,22 @@ class PyramidBackbone(BaseModule):
     the abstract methods below and :meth:`forward_stage` or :meth:`maps`. Stages after the last of
     `out_indices` are not built, so that distributed training never meets an unused parameter.
 
+    Options of every backbone:
+
+    - `out_indices`: Levels whose maps are returned, ascending; 0 to 3 for strides 4, 8, 16 and 32.
+    - `drop_path_rate`: Stochastic depth of the last block, at least 0 and less than 1; grows linearly from 0 over all
+      blocks.
+    - `frozen_stages`: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no gradient, eval mode.
+    - `norm_eval`: Keep BatchNorm statistics fixed during training.
+    - `with_cp`: Recompute blocks in the backward pass instead of keeping their activations.
+    - `out_norm`: LayerNorm over the channels of every returned map, which no published file has.
+    - `init_cfg`: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes the authors' files, and any other that
+      :func:`hybrid_backbones.checkpoints.load_pretrained` reads.
+
     Args:
         stage_channels: Channels of every stage of the architecture.
         stage_strides: Stride of every stage's map to the image.
-        out_indices: Stages whose maps are returned, ascending.
-        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no gradient, eval mode.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass instead of keeping their activations.
-        init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes any file that
-            :func:`hybrid_backbones.checkpoints.load_pretrained` reads.
+        out_indices, frozen_stages, norm_eval, with_cp, init_cfg: The options.
         num_stages: Stages to build, where not those up to the last of `out_indices`.
 
     Raises:

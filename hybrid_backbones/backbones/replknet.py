@@ -194,16 +194,12 @@ class RepLKNet(PyramidBackbone):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Stochastic depth of the last pair of blocks; grows linearly from 0 over all pairs.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass.
         out_norm: Norm of every returned map: False for none as in the authors' detectors, True for LayerNorm as other
             families have it, 'batch' for BatchNorm as they have it for RepLKNet-XL (`norm_intermediate_features`).
         small_kernel_merged: Build the merged form, for inference: one large convolution with bias where the training
             form has two with BatchNorms. Files of both forms load into it.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.

@@ -83,12 +83,8 @@ class TimmPyramid(PyramidBackbone):
             constructor, as `dict(model_name='swin_tiny_patch4_window7_224', img_size=384, window_size=12)`.
         out_indices: Levels 0 to 3, of strides 4, 8, 16 and 32, that are returned. Networks that lack some take others:
             a plain ViT of 16-pixel patches has level 2 alone.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks, as timm has it.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the k first levels.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass, as timm's `set_grad_checkpointing` does.
-        out_norm: LayerNorm on every returned map.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes timm's files, and those of authors that timm converts.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, levels that the network does not have, or options that it does not know.
