@@ -7,7 +7,7 @@ Files of lucidrains' translation of the gist (MIT, 440fbdc; `bot.net.*`) load as
 the paper's 1x1 convolution; that package itself ships a 3x3 one, which nearly doubles the network and is not followed.
 Deliberate differences from the gist:
 
-- Any image size. Tables of relative positions are kept at the size that they were learned at (`table_image_size`) and
+- Any image size. Tables of relative positions are kept at the size that they were learned at (`table_size`) and
   resized linearly to the map at hand. Odd maps pool as TensorFlow's SAME padding does, to ceil(H / 2) like the
   shortcut; the translations to PyTorch fail there.
 - Attention never holds a matrix of all pairs, see `layers.attention.decomposed_attention`.
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoints.loading import rename
 from ..layers.attention import (
     decomposed_attention,
     relative_logits,
@@ -36,6 +37,7 @@ from ..layers.position import SizeCache, resize_line
 from ..registry import register_backbone
 from ._attention_inputs import AttentionInputs, PlaceInWindow, table_size_of
 from ._published import shape_in
+from ._table_size import as_option, log_resizing, parse_table_size
 from .pyramid import PyramidBackbone
 
 # `width` is that of the first stage's 3x3 convolutions, `stride` that of the stage with attention.
@@ -217,6 +219,13 @@ def _attention_inputs(attn: Attention, x: Tensor) -> AttentionInputs:
     return AttentionInputs(q * attn.scale, k, v, size, size, window, bias)
 
 
+def _stored_table_size(state: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """(H, W) in pixels of the images that the tables of a file are made for; None if it has none that fit here."""
+    shapes = [shape_in(state, rf'^(layer4|bot\.net)\.0\..*\.{table}$') for table in ('rel_height', 'rel_width')]
+    size = tuple(8 * (shape[0] + 1) for shape in shapes if shape)
+    return size if len(size) == 2 and all(side % 16 == 0 for side in size) else None
+
+
 @register_backbone(
     botnet_50=dict(arch='50'),
     botnet_101=dict(arch='101'),
@@ -231,8 +240,9 @@ class BoTNet(PyramidBackbone):
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
         out_norm: Off by default, as in detectors on a ResNet.
-        table_image_size: Height and width in pixels of the images that the tables of relative positions are made for:
-            those of the checkpoint (224x224 on ImageNet), or of training from scratch. Other images resize them.
+        table_size: Image size in pixels at which the tables of relative positions are stored: the side of square
+            images, or (H, W), in multiples of 16. Tables of a file of another size are resized, as they are for an
+            image of another size.
         window_size: Attend within windows of this many pixels of the map, instead of over the whole map: another
             function, cheaper on large images.
 
@@ -270,13 +280,14 @@ class BoTNet(PyramidBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
         out_norm: bool = False,
-        table_image_size: tuple[int, int] = (224, 224),
+        table_size: int | Sequence[int] = 224,
         window_size: int | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         depths, width, heads, last_stride = self.parse_arch(arch, ARCHS)
         if window_size is not None and window_size < 1:
             raise ValueError(f'window_size={window_size} of BoTNet: expected None (the whole map) or at least 1')
+        self.table_size = parse_table_size('BoTNet', table_size, 16)
         widths = [width * 2**i for i in range(4)]
         strides = (4, 8, 16, 16 * last_stride)
         super().__init__([4 * w for w in widths], strides, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
@@ -291,8 +302,8 @@ class BoTNet(PyramidBackbone):
             for _ in range(depths[i]):
                 stride, attention = strides[i] // in_stride, None
                 if i == 3:
-                    table_size = [-(-side // in_stride) for side in table_image_size]
-                    attention = Attention(widths[i], stride, heads, table_size, window_size)
+                    grid = [(side + in_stride - 1) // in_stride for side in self.table_size]
+                    attention = Attention(widths[i], stride, heads, grid, window_size)
                 blocks.append(Bottleneck(in_channels, widths[i], stride, next(rates), attention))
                 in_channels, in_stride = 4 * widths[i], strides[i]
             self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
@@ -309,9 +320,19 @@ class BoTNet(PyramidBackbone):
 
     @staticmethod
     def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-        shapes = [shape_in(state, rf'^(layer4|bot\.net)\.0\..*\.{table}$') for table in ('rel_height', 'rel_width')]
-        size = tuple(8 * (shape[0] + 1) for shape in shapes if shape)
-        return dict(table_image_size=size) if len(size) == 2 and size != (224, 224) else {}
+        size = _stored_table_size(state)
+        return {} if size in (None, (224, 224)) else dict(table_size=as_option(size))
+
+    def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tables that were learned at another size are resized to those of this network."""
+        own = {key: value for key, value in self.state_dict().items() if key.endswith(self.no_weight_decay)}
+        given = _stored_table_size(state)
+        if given in (None, self.table_size) or not own:
+            return state
+        log_resizing('BoTNet', given, self.table_size)
+        names = {key: rename(key, self.checkpoint_renames) for key in state if key.endswith(self.no_weight_decay)}
+        tables = {key: resize_line(state[key], len(own[name])) for key, name in names.items() if name in own}
+        return {**state, **tables}
 
     @property
     def min_size(self) -> int:

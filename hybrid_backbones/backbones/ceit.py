@@ -31,7 +31,7 @@ from ..layers.patch_embed import pad_to_multiple
 from ..layers.transformer import EPS, MLP, Attention, add_branch
 from ..registry import register_backbone
 from ._attention_inputs import read_tokens
-from ._plain import PlainBackbone, block_windows, implied_table_size, init_linears, small_normal, square_table
+from ._plain import PlainBackbone, block_windows, implied_table_size, init_linears, small_normal
 from ._textbook import inverted_bottleneck
 
 # Table 2.
@@ -174,7 +174,8 @@ class CeiT(PlainBackbone):
         self,
         arch: str | dict[str, Any] = 'small',
         pyramid: str | None = 'simple',
-        table_size: int = 224,
+        blocks: Sequence[int] | None = None,
+        table_size: int | Sequence[int] = 224,
         window_size: int | None = None,
         out_indices: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
@@ -186,10 +187,10 @@ class CeiT(PlainBackbone):
     ) -> None:
         depth, dim, self.heads = self.parse_arch(arch, ARCHS)
         finer = {4: STEM_DIM}
-        super().__init__(depth, dim, pyramid, finer, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(depth, dim, pyramid, blocks, finer, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.i2t = ImageToTokens(dim)
         self.cls_token = small_normal(1, 1, dim)
-        self.pos_embed = square_table(table_size, 1, dim)
+        self.add_positions(table_size, dim)
         rates = linear_rates(drop_path_rate, depth)
         windows = block_windows(depth, window_size)[: self.num_blocks]
         self.blocks = nn.ModuleList(Block(dim, self.heads, window, next(rates)) for window in windows)
@@ -210,7 +211,7 @@ class CeiT(PlainBackbone):
         return self.i2t
 
     @property
-    def special_tokens(self) -> tuple[nn.Parameter, ...]:
+    def prefix_tokens(self) -> tuple[nn.Parameter, ...]:
         return (self.cls_token,)
 
     def head_features(self, x: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ class IsotropicConv2Former(PlainBackbone):
         self,
         arch: str | dict[str, Any] = 'small',
         pyramid: str | None = 'simple',
+        blocks: Sequence[int] | None = None,
         out_indices: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
@@ -65,7 +66,7 @@ class IsotropicConv2Former(PlainBackbone):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         depth, dim, kernel_size = self.parse_arch(arch, ARCHS)
-        super().__init__(depth, dim, pyramid, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(depth, dim, pyramid, blocks, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.patch_embed = PatchEmbed(dim)
         rates = linear_rates(drop_path_rate, depth)
         self.blocks = nn.ModuleList(

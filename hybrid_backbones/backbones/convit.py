@@ -35,7 +35,6 @@ from ._plain import (
     implied_table_size,
     init_linears,
     small_normal,
-    square_table,
 )
 from ._textbook import attention_pairs
 
@@ -183,7 +182,8 @@ class ConViT(PlainBackbone):
         self,
         arch: str | dict[str, Any] = 'small',
         pyramid: str | None = 'simple',
-        table_size: int = 224,
+        blocks: Sequence[int] | None = None,
+        table_size: int | Sequence[int] = 224,
         window_size: int | None = None,
         locality_strength: float = 1.0,
         out_indices: Sequence[int] | None = None,
@@ -197,11 +197,11 @@ class ConViT(PlainBackbone):
         depth, dim, heads, local = self.parse_arch(arch, ARCHS)
         if math.isqrt(heads) ** 2 != heads:
             raise ValueError(f'ConViT with {heads} heads: expected a square number, the places of a square kernel')
-        super().__init__(depth, dim, pyramid, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(depth, dim, pyramid, blocks, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.local = local
         if self.num_blocks > self.local:
             self.cls_token = small_normal(1, 1, dim)
-        self.pos_embed = square_table(table_size, 0, dim)
+        self.add_positions(table_size, dim)
         self.patch_embed = PatchEmbed(dim)
         self.blocks = nn.ModuleList()
         rates = linear_rates(drop_path_rate, depth)

@@ -223,8 +223,8 @@ class CvT(PyramidBackbone):
         arch: A name in `ARCHS`, or a dict with the same keys.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0 inside the third stage, and is 0
             before it, as the authors have it.
-        extra_level: Stride 32 from the last map: `'conv'`, a 3x3 convolution of stride 2 that starts untrained;
-            `'pool'`, a 3x3 max-pooling without parameters; None, three stages only.
+        extra_level: Level 3 of stride 32 from the last map: `'conv'`, a 3x3 convolution of stride 2 that starts
+            untrained; `'pool'`, a 3x3 max-pooling without parameters; None for the three levels of the stages only.
         kv_stride: Stride of keys and values. 2 as published; 4 does a quarter of the attention's work at every stage,
             but is another function with the same parameters, which published weights have to be fine-tuned to.
 
@@ -238,12 +238,12 @@ class CvT(PyramidBackbone):
     attention_readers = {Block: _attention_inputs}
     no_weight_decay = ('cls_token',)
     added = ('out_norms.', 'extra_level.')
-    classifier_options = dict(out_norm=False, extra_level=None, out_indices=(0, 1, 2))
+    classifier_options = dict(out_norm=False, extra_level=None)
 
     def __init__(
         self,
         arch: str | dict[str, Any] = '13',
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         norm_eval: bool = False,
@@ -260,6 +260,7 @@ class CvT(PyramidBackbone):
             raise ValueError(f'kv_stride={kv_stride} of CvT: expected 1 or more; published weights have 2')
         check_rate(drop_path_rate)
         channels = dims if extra_level is None else (*dims, dims[-1])
+        out_indices = range(len(channels)) if out_indices is None else out_indices
         super().__init__(channels, (4, 8, 16, 32), out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         for i, depth in enumerate(depths[: self.num_stages]):
             embed = PatchEmbed(dims[i - 1], dims[i], 3, 2, 1) if i else PatchEmbed(3, dims[0], 7, 4, 2)

@@ -55,6 +55,8 @@ class PyramidBackbone(BaseModule):
     # Mean and deviation of the RGB images, from 0 to 255, that published weights were trained on: ImageNet's.
     image_mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     image_std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    # Option that chooses which maps are returned.
+    output_option = 'out_indices'
     # Blocks of every stage that is built.
     depths: tuple[int, ...]
     # Options under which the trunk is the authors' classifier without its head.
@@ -83,13 +85,7 @@ class PyramidBackbone(BaseModule):
         num_stages: int | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        total = len(stage_channels)
-        out_indices = tuple(out_indices)
-        if not out_indices or sorted(set(out_indices)) != list(out_indices) or not set(out_indices) <= {*range(total)}:
-            raise ValueError(
-                f'out_indices={out_indices} of {type(self).__name__}: '
-                f'expected ascending stages out of {tuple(range(total))}'
-            )
+        out_indices = self.check_ascending('out_indices', out_indices, len(stage_channels))
         self.num_stages = num_stages or out_indices[-1] + 1
         if frozen_stages not in range(-1, self.num_stages + 1):
             raise ValueError(
@@ -182,6 +178,20 @@ class PyramidBackbone(BaseModule):
         if values.keys() != keys:
             raise ValueError(f'arch has the keys {sorted(values)}; expected {sorted(keys)}')
         return tuple(values[key] for key in keys)
+
+    @classmethod
+    def check_ascending(cls, option: str, indices: Sequence[int], total: int) -> tuple[int, ...]:
+        """`indices`, the value of an option that chooses out of `total` stages.
+
+        Raises:
+            ValueError: None, out of range, or not ascending.
+        """
+        indices = tuple(indices)
+        if not indices or sorted(set(indices)) != list(indices) or not set(indices) <= {*range(total)}:
+            raise ValueError(
+                f'{option}={indices} of {cls.__name__}: expected ascending stages out of {tuple(range(total))}'
+            )
+        return indices
 
     def finish(self, out_norm: bool, norm: type[nn.Module]) -> None:
         """Add output norms, named apart from the trunk so that published files load fully, and freeze."""

@@ -284,7 +284,7 @@ class TimmPyramid(PyramidBackbone):
     def finish(self, out_norm: bool, norm: type[nn.Module]) -> None:
         super().finish(out_norm, norm)
         for name, parameter in self.trunk.named_parameters():
-            # Positions and special tokens of a plain network belong to no module but itself.
+            # Positions and prefix tokens of a plain network belong to no module but itself.
             if self.block_of(f'trunk.{name}')[0] < self.frozen_stages:
                 parameter.requires_grad_(False)
 

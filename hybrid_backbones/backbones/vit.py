@@ -29,7 +29,7 @@ from ..layers.patch_embed import PatchEmbed
 from ..layers.transformer import EPS, Attention, Block
 from ..registry import register_backbone
 from ._attention_inputs import read_tokens
-from ._plain import PlainBackbone, block_windows, implied_table_size, init_linears, small_normal, square_table
+from ._plain import PlainBackbone, block_windows, implied_table_size, init_linears, small_normal
 
 # DeiT's table 1; ViT_C has a block fewer than its ViT, and the stem's 3x3 convolutions as (channels, stride).
 _LARGE_STEM = ((64, 2), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2))
@@ -113,7 +113,8 @@ class ViT(PlainBackbone):
         arch: str | dict[str, Any] = 'small',
         distilled: bool = False,
         pyramid: str | None = 'simple',
-        table_size: int = 224,
+        blocks: Sequence[int] | None = None,
+        table_size: int | Sequence[int] = 224,
         window_size: int | None = None,
         out_indices: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
@@ -125,13 +126,13 @@ class ViT(PlainBackbone):
     ) -> None:
         depth, dim, heads, mlp_ratio, stem = self.parse_arch(arch, ARCHS)
         finer = _finer_channels(stem)
-        super().__init__(depth, dim, pyramid, finer, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(depth, dim, pyramid, blocks, finer, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.align_corners = bool(stem)
         self.distilled = distilled
         self.cls_token = small_normal(1, 1, dim)
         if distilled:
             self.dist_token = small_normal(1, 1, dim)
-        self.pos_embed = square_table(table_size, len(self.special_tokens), dim)
+        self.add_positions(table_size, dim)
         self.patch_embed = ConvStem(stem, dim) if stem else PatchEmbed(dim)
         rates = linear_rates(drop_path_rate, depth)
         windows = block_windows(depth, window_size)[: self.num_blocks]
@@ -147,7 +148,7 @@ class ViT(PlainBackbone):
         return (dict(distilled=True) if distilled else {}) | implied_table_size(state, prefix_tokens=1 + distilled)
 
     @property
-    def special_tokens(self) -> tuple[nn.Parameter, ...]:
+    def prefix_tokens(self) -> tuple[nn.Parameter, ...]:
         return (self.cls_token, self.dist_token) if self.distilled else (self.cls_token,)
 
     @property
