@@ -64,8 +64,8 @@ class PlainBackbone(PyramidBackbone):
     """
 
     no_weight_decay = ('pos_embed', 'cls_token', 'dist_token')
-    added = ('out_norms.', 'pyramid.')
-    beside_heads = ('out_norms.', 'pyramid.')
+    dense_only_prefixes = ('out_norms.', 'pyramid.')
+    head_lr_prefixes = ('out_norms.', 'pyramid.')
     classifier_options = dict(out_norm=False, pyramid=None)
     # Keys of published files that belong to the classification head, as a pattern.
     head_keys: str

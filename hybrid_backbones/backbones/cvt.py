@@ -237,7 +237,7 @@ class CvT(PyramidBackbone):
     tiny_arch = dict(depths=(1, 1, 2), dims=(8, 16, 24), heads=(1, 2, 3))
     attention_readers = {Block: _attention_inputs}
     no_weight_decay = ('cls_token',)
-    added = ('out_norms.', 'extra_level.')
+    dense_only_prefixes = ('out_norms.', 'extra_level.')
     classifier_options = dict(out_norm=False, extra_level=None)
 
     def __init__(

@@ -49,9 +49,9 @@ class PyramidBackbone(BaseModule):
     checkpoint_renames: tuple[tuple[str, str], ...] = ()
     checkpoint_ignores: tuple[str, ...] = ()
     # Prefixes of what dense prediction adds to a trunk, which no published file has.
-    added: tuple[str, ...] = ('out_norms.',)
+    dense_only_prefixes: tuple[str, ...] = ('out_norms.',)
     # Those of them behind the trunk, which learn as fast as the heads.
-    beside_heads: tuple[str, ...] = ('out_norms.',)
+    head_lr_prefixes: tuple[str, ...] = ('out_norms.',)
     # Mean and deviation of the RGB images, from 0 to 255, that published weights were trained on: ImageNet's.
     image_mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     image_std: tuple[float, ...] = (58.395, 57.12, 57.375)
@@ -159,7 +159,7 @@ class PyramidBackbone(BaseModule):
             a downsampling layer has the depth of the block behind it; (num_stages, num_blocks + 1) for output norms
             and what else is learned with the heads.
         """
-        if name.startswith(self.beside_heads):
+        if name.startswith(self.head_lr_prefixes):
             return self.num_stages, self.num_blocks + 1
         stage, block = self.block_of(name)
         return stage, sum(self.depths[:stage]) + block + 1 if stage >= 0 else 0

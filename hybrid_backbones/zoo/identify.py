@@ -141,7 +141,7 @@ def convert(source: str | Path) -> tuple[State, Match]:
     network = _network(match.backbone, match.options, match.fused)
     state = _renamed(state, network)
     known = network.state_dict().keys()
-    return {k: v for k, v in state.items() if k in known or k.startswith(network.backbone.added)}, match
+    return {k: v for k, v in state.items() if k in known or k.startswith(network.backbone.dense_only_prefixes)}, match
 
 
 def _candidates(state: State) -> list[str]:
@@ -214,7 +214,7 @@ def _renamed(state: State, network: Classifier) -> State:
 
 def _without_passed_over(state: State, network: Classifier) -> State:
     """`state` without what dense prediction adds, and what loading ignores apart from the head."""
-    added, ignores = network.backbone.added, '|'.join(network.backbone.checkpoint_ignores)
+    added, ignores = network.backbone.dense_only_prefixes, '|'.join(network.backbone.checkpoint_ignores)
     heads = {name.split('.')[0] for name in network.head.state_dict()}
     ignored = {key for key in state if key.split('.')[0] not in heads and re.match(ignores, key)}
     return {key: value for key, value in state.items() if key not in ignored and not key.startswith(added)}

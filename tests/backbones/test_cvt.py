@@ -71,7 +71,7 @@ def test_parameters_equal_the_official_state_dict_to_the_last_number(shared, cas
     assert {key: value.shape for key, value in classifier.state_dict().items()} == shapes
     assert sum(p.numel() for p in classifier.parameters()) == meta['num_parameters']
     # What a detector adds to the trunk, and what it does without.
-    ours = {key for key in detector.state_dict() if not key.startswith(detector.added)}
+    ours = {key for key in detector.state_dict() if not key.startswith(detector.dense_only_prefixes)}
     assert ours == {key for key in shapes if not key.startswith(('norm.', 'head.'))}
 
 

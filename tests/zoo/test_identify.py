@@ -42,6 +42,7 @@ OFFICIAL = {
     'replknet_31b_deploy_128x160': ('replknet_31b', dict(small_kernel_merged=True), 1000),
     'slak_tiny_128x160': ('slak_t', {}, 1000),
     'moat_0_224x224': ('moat_0', {}, 1000),
+    'moganet_s_128x160': ('moganet_s', {}, 1000),
 }
 
 
