@@ -177,7 +177,7 @@ class SLaK(ConvNeXtLayout):
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The file as it is; how sparse it is goes to the log."""
         if any(value.is_meta for value in state.values()):
-            return state  # shapes alone, as checkpoints/identify.py compares them
+            return state  # shapes alone, as zoo/identify.py compares them
         then = 'kept in training' if self.keep_sparse else 'trained like any other (keep_sparse=True keeps them)'
         print_log(f'SLaK: {zero_share(state):.1%} of the weights in the file are zero, {then}', 'current')
         return state

@@ -9,6 +9,8 @@ from torch import nn
 
 from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.backbones.moganet import MogaNet
+from hybrid_backbones.engine.config import read_config
+from hybrid_backbones.profiling.cost import model_cost
 
 CASES = {
     'moganet_xt_224x224': 'moganet_xt',
@@ -70,3 +72,10 @@ def test_initialisation_is_the_authors():
 def test_widths_that_the_three_convolutions_cannot_share_are_an_error():
     with pytest.raises(ValueError, match=r'dims=\(8, 12, 24, 32\): expected multiples of 8'):
         MogaNet(dict(MogaNet.tiny_arch, dims=(8, 12, 24, 32)))
+
+
+def test_a_detector_has_the_published_parameters_and_cost():
+    """Of the README, whose MACs are mmdet 2's: a few tenths of 1 % are norms and activations."""
+    cost = model_cost(read_config('configs/maskrcnn_moganet_t_coco.py'), (800, 1280))
+    assert cost.parameters / 1e6 == pytest.approx(25.0, abs=0.05)
+    assert cost.macs / 1e9 == pytest.approx(191.7, rel=0.004)
