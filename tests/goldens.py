@@ -15,6 +15,7 @@ RULES = {
     'bias': lambda n: 0.1 * n,
     'var': lambda n: 1 + 0.1 * np.abs(n),
     'gamma': lambda n: 0.5 + 0.1 * n,
+    'gamma_small': lambda n: 0.05 + 0.01 * n,
     'table': lambda n: 0.2 * n,
     'posproj': lambda n: 0.02 * n,
 }
@@ -62,7 +63,7 @@ class Golden:
         shapes = {key: torch.Size(shape) for key, shape, _ in self.meta['state_dict']}
         assert {key: value.shape for key, value in classifier.state_dict().items()} == shapes
         assert sum(p.numel() for p in classifier.parameters()) == self.meta['num_parameters']
-        ours = {key for key in detector.state_dict() if not key.startswith(detector.added)}
+        ours = {key for key in detector.state_dict() if not key.startswith(detector.dense_only_prefixes)}
         assert ours == {key for key in shapes if not key.startswith(head)}
 
     def _compare(self, name: str, values: Tensor, key: str) -> None:

@@ -9,6 +9,7 @@ from .convit import ConViT
 from .cvt import CvT
 from .hornet import HorNet
 from .moat import MOAT
+from .moganet import MogaNet
 from .pyramid import PyramidBackbone
 from .replknet import RepLKNet
 from .slak import SLaK
@@ -25,6 +26,7 @@ __all__ = [
     'CvT',
     'HorNet',
     'IsotropicConv2Former',
+    'MogaNet',
     'PyramidBackbone',
     'RepLKNet',
     'SLaK',

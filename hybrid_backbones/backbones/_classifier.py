@@ -18,7 +18,7 @@ class Classifier(nn.Module):
     """
 
     # As of a backbone, see there; a classifier uses the whole file.
-    added = ()
+    dense_only_prefixes = ()
     checkpoint_ignores = ()
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int = 1000) -> None:

@@ -7,7 +7,7 @@ Files of lucidrains' translation of the gist (MIT, 440fbdc; `bot.net.*`) load as
 the paper's 1x1 convolution; that package itself ships a 3x3 one, which nearly doubles the network and is not followed.
 Deliberate differences from the gist:
 
-- Any image size. Tables of relative positions are kept at the size that they were learned at (`table_image_size`) and
+- Any image size. Tables of relative positions are kept at the size that they were learned at (`table_size`) and
   resized linearly to the map at hand. Odd maps pool as TensorFlow's SAME padding does, to ceil(H / 2) like the
   shortcut; the translations to PyTorch fail there.
 - Attention never holds a matrix of all pairs, see `layers.attention.decomposed_attention`.
@@ -15,13 +15,14 @@ Deliberate differences from the gist:
 - All scores at once, or within windows (`window_size`), which changes the function and is off unless asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoints.loading import rename
 from ..layers.attention import (
     decomposed_attention,
     relative_logits,
@@ -35,6 +36,9 @@ from ..layers.inference import check_foldable, may_read
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_line
 from ..registry import register_backbone
+from ._attention_inputs import AttentionInputs, PlaceInWindow, table_size_of
+from ._published import shape_in
+from ._table_size import as_option, log_resizing, parse_table_size
 from .pyramid import PyramidBackbone
 
 # `width` is that of the first stage's 3x3 convolutions, `stride` that of the stage with attention.
@@ -189,6 +193,45 @@ class _Head(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+def _textbook_macs(attn: Attention, inputs: tuple[Tensor], _: Any) -> int:
+    """Figure 4, as the gist: scores, values, and of every query the products with all 2H - 1 and 2W - 1 relative
+    embeddings, of which H and W are used; N^2 2C + N (2H + 2W - 2) C.
+    Ours: N^2 2C + N (H + W) C on CPUs; longer vectors elsewhere, N^2 2 (C + heads (H + W)) and padding.
+    """
+    n, dim, height, width = inputs[0].shape
+    qkv, window, n_windows = 3 * height * width * dim**2, attn.window_size, 1
+    if window is not None and window < max(height, width):
+        n_windows = -(-height // window) * -(-width // window)
+        height = width = window
+    tokens = height * width
+    return n * (qkv + n_windows * tokens * dim * (2 * tokens + 2 * height + 2 * width - 2))
+
+
+def _attention_inputs(attn: Attention, x: Tensor) -> AttentionInputs:
+    maps = attn.qkv(x)[0].permute(1, 2, 0).unflatten(2, (3, attn.num_heads, -1))
+    size, window = tuple(maps.shape[:2]), attn.window_size
+    # Windows that reach beyond the map have the tables of whole ones.
+    sides = table_size_of(size, window)
+    tables = attn._tables(sides)
+
+    def bias(query: Tensor, place: PlaceInWindow) -> Tensor:
+        of_rows, of_columns = (
+            query @ table[torch.arange(length, device=table.device) - at + side - 1].t()
+            for table, side, at, length in zip(tables, sides, place[:2], place[2:], strict=True)
+        )
+        return of_rows[:, :, None] + of_columns[:, None]
+
+    q, k, v = maps.flatten(0, 1).unbind(1)
+    return AttentionInputs(q * attn.scale, k, v, size, size, window, bias)
+
+
+def _stored_table_size(state: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """(H, W) in pixels of the images that the tables of a file are made for; None if it has none that fit here."""
+    shapes = [shape_in(state, rf'^(layer4|bot\.net)\.0\..*\.{table}$') for table in ('rel_height', 'rel_width')]
+    size = tuple(8 * (shape[0] + 1) for shape in shapes if shape)
+    return size if len(size) == 2 and all(side % 16 == 0 for side in size) else None
+
+
 @register_backbone(
     botnet_50=dict(arch='50'),
     botnet_101=dict(arch='101'),
@@ -202,22 +245,23 @@ class BoTNet(PyramidBackbone):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map; detectors on a ResNet have none.
-        table_image_size: Height and width in pixels of the images that the tables of relative positions are made for:
-            those of the checkpoint (224x224 on ImageNet), or of training from scratch. Other images resize them.
+        out_norm: Off by default, as in detectors on a ResNet.
+        table_size: Image size in pixels at which the tables of relative positions are stored: the side of square
+            images, or (H, W), in multiples of 16. Tables of a file of another size are resized, as they are for an
+            image of another size.
         window_size: Attend within windows of this many pixels of the map, instead of over the whole map: another
             function, cheaper on large images.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)`.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 1, 2), width=8, heads=2, stride=2)
+    magnifies_rounding = True
+    textbook_macs = {Attention: _textbook_macs}
+    attention_readers = {Attention: _attention_inputs}
     # Position tables of two dimensions.
     no_weight_decay = ('rel_height', 'rel_width')
     # Files of the gist's translation.
@@ -242,13 +286,14 @@ class BoTNet(PyramidBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
         out_norm: bool = False,
-        table_image_size: tuple[int, int] = (224, 224),
+        table_size: int | Sequence[int] = 224,
         window_size: int | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         depths, width, heads, last_stride = self.parse_arch(arch, ARCHS)
         if window_size is not None and window_size < 1:
             raise ValueError(f'window_size={window_size} of BoTNet: expected None (the whole map) or at least 1')
+        self.table_size = parse_table_size('BoTNet', table_size, 16)
         widths = [width * 2**i for i in range(4)]
         strides = (4, 8, 16, 16 * last_stride)
         super().__init__([4 * w for w in widths], strides, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
@@ -263,8 +308,8 @@ class BoTNet(PyramidBackbone):
             for _ in range(depths[i]):
                 stride, attention = strides[i] // in_stride, None
                 if i == 3:
-                    table_size = [-(-side // in_stride) for side in table_image_size]
-                    attention = Attention(widths[i], stride, heads, table_size, window_size)
+                    grid = [(side + in_stride - 1) // in_stride for side in self.table_size]
+                    attention = Attention(widths[i], stride, heads, grid, window_size)
                 blocks.append(Bottleneck(in_channels, widths[i], stride, next(rates), attention))
                 in_channels, in_stride = 4 * widths[i], strides[i]
             self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
@@ -278,6 +323,22 @@ class BoTNet(PyramidBackbone):
             elif isinstance(module, Bottleneck):
                 # Every block starts as its shortcut.
                 nn.init.zeros_(module.bn3.weight)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        size = _stored_table_size(state)
+        return {} if size in (None, (224, 224)) else dict(table_size=as_option(size))
+
+    def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tables that were learned at another size are resized to those of this network."""
+        own = {key: value for key, value in self.state_dict().items() if key.endswith(self.no_weight_decay)}
+        given = _stored_table_size(state)
+        if given in (None, self.table_size) or not own:
+            return state
+        log_resizing('BoTNet', given, self.table_size)
+        names = {key: rename(key, self.checkpoint_renames) for key in state if key.endswith(self.no_weight_decay)}
+        tables = {key: resize_line(state[key], len(own[name])) for key, name in names.items() if name in own}
+        return {**state, **tables}
 
     @property
     def min_size(self) -> int:

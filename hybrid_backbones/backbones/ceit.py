@@ -12,7 +12,8 @@ are. Deliberate differences:
   are folded into the convolutions before them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +30,9 @@ from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import pad_to_multiple
 from ..layers.transformer import EPS, MLP, Attention
 from ..registry import register_backbone
-from ._plain import PlainBackbone, block_windows, init_linears, small_normal, square_table
+from ._attention_inputs import read_tokens
+from ._plain import PlainBackbone, block_windows, implied_table_size, init_linears, small_normal
+from ._textbook import inverted_bottleneck
 
 # Table 2.
 ARCHS = {
@@ -130,33 +133,24 @@ class CeiT(PlainBackbone):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        pyramid: Where the levels come from: `'simple'`, all from the last map, as ViTDet's detectors; `'multi_depth'`,
-            each from its quarter of the blocks, as BEiT's segmentors; `'stem'`, stride 4 from the stem; None, no
-            pyramid but the maps of single blocks, all of stride 16.
-        table_size: Image size in pixels at which the table of positions is stored. Files of another are resized.
-        window_size: None, or the side in tokens of the windows that attention stays within, in all blocks but the last
-            of each quarter, as ViTDet's (14 there): less work on large images, but another function than the one that
-            was pretrained. A grid that one window covers stays whole.
-        out_indices: Levels 0 to 3 that are returned, all by default; with `pyramid=None` blocks, by default the last.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem with positions and class token, k that and k quarters of the blocks.
-        norm_eval: Keep BatchNorm statistics fixed during training: they are in every block, and those of two images
-            are poor.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    The other options are those of :class:`PlainBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depth=5, dim=32, heads=2)
+    textbook_macs = {LeFF: partial(inverted_bottleneck, expand='conv1', shrink='conv3')}
+    attention_readers = {Attention: read_tokens}
     head_keys = r'(norm\.|head\.|lca\.|pos_layer_embed)'
 
     def __init__(
         self,
         arch: str | dict[str, Any] = 'small',
         pyramid: str | None = 'simple',
-        table_size: int = 224,
+        blocks: Sequence[int] | None = None,
+        table_size: int | Sequence[int] = 224,
         window_size: int | None = None,
         out_indices: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
@@ -168,22 +162,31 @@ class CeiT(PlainBackbone):
     ) -> None:
         depth, dim, self.num_heads = self.parse_arch(arch, ARCHS)
         finer = {4: STEM_DIM}
-        super().__init__(depth, dim, pyramid, finer, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(depth, dim, pyramid, blocks, finer, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.i2t = ImageToTokens(dim)
         self.cls_token = small_normal(1, 1, dim)
-        self.pos_embed = square_table(table_size, 1, dim)
+        self.add_positions(table_size, dim)
         rates = linear_rates(drop_path_rate, depth)
         windows = block_windows(depth, window_size)[: self.num_blocks]
         self.blocks = nn.ModuleList(Block(dim, self.num_heads, window, next(rates)) for window in windows)
         init_linears(self)
         self.finish(out_norm, LayerNorm2d)
 
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return implied_table_size(state, prefix_tokens=1)
+
+    @property
+    def unread_by_head(self) -> tuple[str, ...]:
+        # The head reads class tokens, which bypass the convolutions of the last block.
+        return (f'blocks.{self.depth - 1}.leff.',)
+
     @property
     def stem(self) -> nn.Module:
         return self.i2t
 
     @property
-    def special_tokens(self) -> tuple[nn.Parameter, ...]:
+    def prefix_tokens(self) -> tuple[nn.Parameter, ...]:
         return (self.cls_token,)
 
     def head_features(self, x: Tensor) -> Tensor:

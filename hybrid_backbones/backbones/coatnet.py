@@ -19,7 +19,8 @@ bias of the latter, a function of the offset for any size, is an option (`table_
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,10 +36,14 @@ from ..layers.inference import may_read
 from ..layers.inverted_bottleneck import expand_depthwise
 from ..layers.linear import Pointwise, gelu_
 from ..layers.norm import LayerNorm2d
-from ..layers.position import RelativeMLP, RelativeTable
+from ..layers.position import RelativeMLP, RelativeTable, square_side
 from ..layers.residual import add_branch, add_mlp
 from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_backbone
+from ._attention_inputs import AttentionInputs, with_offset_table
+from ._published import shape_in
+from ._table_size import NOT_SQUARE, log_resizing, parse_table_size
+from ._textbook import inverted_bottleneck
 from .pyramid import PyramidBackbone
 
 # Table 3; dims are those of the stem S0 and of S1 to S4, depths of S1 to S4.
@@ -132,7 +137,7 @@ class Attention(nn.Module):
     The block calls `proj`, the last layer, with the residual sum.
     """
 
-    def __init__(self, dim: int, out_dim: int, grid: int | None, window_size: int | None) -> None:
+    def __init__(self, dim: int, out_dim: int, grid: tuple[int, int] | None, window_size: int | None) -> None:
         super().__init__()
         self.num_heads = out_dim // HEAD_DIM
         self.window_size = window_size
@@ -178,7 +183,13 @@ class TransformerBlock(nn.Module):
     """Attention and MLP, each with a pre-norm; (N, C, H, W), channels_last. In inference `x` may be overwritten."""
 
     def __init__(
-        self, dim: int, out_dim: int, stride: int, drop_path: float, grid: int | None, window_size: int | None
+        self,
+        dim: int,
+        out_dim: int,
+        stride: int,
+        drop_path: float,
+        grid: tuple[int, int] | None,
+        window_size: int | None,
     ) -> None:
         super().__init__()
         self.shortcut = Shortcut(dim, out_dim) if stride == 2 else nn.Identity()
@@ -219,6 +230,11 @@ class _Head(nn.Module):
         return self.head['fc'](self.head['pre_logits']['fc'](x).tanh())
 
 
+def _attention_inputs(attn: Attention, x: Tensor) -> AttentionInputs:
+    qkv = on_map(attn.qkv, x)[0].unflatten(2, (attn.num_heads, -1))
+    return with_offset_table(*qkv.chunk(3, -1), attn.window_size, attn.rel_pos)
+
+
 @register_backbone(**{f'coatnet_{arch}': dict(arch=arch) for arch in ARCHS})
 class CoAtNet(PyramidBackbone):
     """CoAtNet as a pyramid of strides 4, 8, 16, 32.
@@ -227,30 +243,29 @@ class CoAtNet(PyramidBackbone):
         arch: A name in `ARCHS`, or a dict with the same keys.
         stages: Kinds of the four stages, convolutional (C) or Transformer (T): 'CCTT' of the published networks, or
             another of `LAYOUTS`.
-        table_size: Image size in pixels at which the tables of relative positions are stored; that of the training
-            of the checkpoint to load. None for a small network of the offset instead of tables, which is of no size:
-            the bias of timm's `coatnet_rmlp` networks. No published file of these architectures has it.
+        table_size: Image size in pixels at which the tables of relative positions are stored: the side of square
+            images, or (H, W), in multiples of 32. Tables of a file of another size are resized, as they are for an
+            image of another size. None for a small network of the offset instead of tables, which is of no size: the
+            bias of timm's `coatnet_rmlp` networks. No published file of these architectures has it.
         window_size: None, or the side in positions of the windows that attention stays within: less work at large
             images, but another function than the one that was pretrained. A grid that one window covers stays whole.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes timm's files.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2, 1), dims=(8, 8, 16, 64, 96))
     no_weight_decay = ('relative_position_bias_table',)
+    textbook_macs = {MBConv: partial(inverted_bottleneck, expand='conv1_1x1', shrink='conv3_1x1')}
+    attention_readers = {Attention: _attention_inputs}
 
     def __init__(
         self,
         arch: str | dict[str, Any] = '0',
         stages: str = 'CCTT',
-        table_size: int | None = 224,
+        table_size: int | Sequence[int] | None = 224,
         window_size: int | None = None,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,
@@ -263,8 +278,7 @@ class CoAtNet(PyramidBackbone):
         depths, dims = self.parse_arch(arch, ARCHS)
         if stages not in LAYOUTS:
             raise ValueError(f'stages={stages!r} of CoAtNet; choose one of {", ".join(LAYOUTS)}')
-        if table_size is not None and (table_size <= 0 or table_size % 32):
-            raise ValueError(f'table_size={table_size} of CoAtNet: expected None or a positive multiple of 32')
+        self.table_size = None if table_size is None else parse_table_size('CoAtNet', table_size, 32)
         if window_size is not None and window_size < 1:
             raise ValueError(f'window_size={window_size} of CoAtNet: expected None or a positive number of positions')
         for kind, dim in zip(stages, dims[1:], strict=True):
@@ -280,8 +294,8 @@ class CoAtNet(PyramidBackbone):
             blocks = []
             for j in range(depths[i]):
                 options = (dims[i + min(j, 1)], dims[i + 1], 1 if j else 2, next(rates))
-                attends = (table_size and table_size // strides[i], window_size)
-                blocks.append(MBConv(*options) if kind == 'C' else TransformerBlock(*options, *attends))
+                grid = self.table_size and tuple(side // strides[i] for side in self.table_size)
+                blocks.append(MBConv(*options) if kind == 'C' else TransformerBlock(*options, grid, window_size))
             self.stages.append(Stage(blocks))
         self._init_trunk()
         self.finish(out_norm, LayerNorm2d)
@@ -298,6 +312,45 @@ class CoAtNet(PyramidBackbone):
                     nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        if shape_in(state, r'\.rel_pos\.mlp\.'):
+            return dict(table_size=None)
+        shape = shape_in(state, r'^stages\.2\.blocks\.0\.attn\.rel_pos\.relative_position_bias_table$')
+        size = 8 * (math.isqrt(shape[0]) + 1) if shape else 224
+        return dict(table_size=size) if size != 224 and size % 32 == 0 else {}
+
+    def _tables(self) -> dict[str, RelativeTable]:
+        """Tables of relative positions by the name of their parameter."""
+        tables = {name: module for name, module in self.named_modules() if isinstance(module, RelativeTable)}
+        return {f'{name}.relative_position_bias_table': table for name, table in tables.items()}
+
+    def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tables that were learned on another square grid are resized to those of this network."""
+        resized, size = {}, self.table_size
+        for key, table in self._tables().items():
+            given = state.get(key)
+            if given is None or given.ndim != 2 or given.shape[0] == table.relative_position_bias_table.shape[0]:
+                continue
+            offsets = square_side(given.shape[0])
+            if offsets is None or offsets % 2 == 0:
+                continue  # see checkpoint_advice
+            side = (offsets + 1) // 2
+            resized[key] = table.fitted(given, (side, side))
+            size = (self.table_size[0] // table.grid[0] * side,) * 2
+        if resized:
+            log_resizing('CoAtNet', size, self.table_size)
+        return {**state, **resized}
+
+    def checkpoint_advice(self, state: dict[str, Tensor]) -> str:
+        own = {key: table.relative_position_bias_table for key, table in self._tables().items() if key in state}
+        # Of as many heads: of the same arch.
+        unfit = any(
+            state[key].shape[0] != table.shape[0] and state[key].shape[1:] == table.shape[1:]
+            for key, table in own.items()
+        )
+        return NOT_SQUARE if unfit else super().checkpoint_advice(state)
 
     @property
     def min_size(self) -> int:

@@ -158,19 +158,15 @@ class Conv2Former(ConvNeXtLayout):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep the stem's BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
         layer_scale_init: Initial layer scale; 1e-6 as published, larger (0.1 to 1) learns faster from scratch.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), kernel_size=5)
     head_keys = r'(head|pred)\.'
 
     def __init__(

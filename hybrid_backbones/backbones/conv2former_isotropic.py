@@ -40,28 +40,22 @@ class IsotropicConv2Former(PlainBackbone):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        pyramid: Where the levels come from: `'simple'`, all from the last map, as ViTDet's detectors; `'multi_depth'`,
-            each from its quarter of the blocks, as BEiT's segmentors; None, no pyramid but the maps of single blocks,
-            all of stride 16.
-        out_indices: Levels 0 to 3 that are returned, all by default; with `pyramid=None` blocks, by default the last.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem, k that and k quarters of the blocks.
-        norm_eval: Of BatchNorm, which there is none of.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
         layer_scale_init: Initial layer scale; 1e-6 as published, larger (0.1 to 1) learns faster from scratch.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)`; no files are published.
+
+    The other options are those of :class:`PlainBackbone`; there are no positions and no windows.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depth=5, dim=32, kernel_size=5)
     head_keys = r'(head|pred)\.'
 
     def __init__(
         self,
         arch: str | dict[str, Any] = 'small',
         pyramid: str | None = 'simple',
+        blocks: Sequence[int] | None = None,
         out_indices: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
@@ -72,7 +66,7 @@ class IsotropicConv2Former(PlainBackbone):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         depth, dim, kernel_size = self.parse_arch(arch, ARCHS)
-        super().__init__(depth, dim, pyramid, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(depth, dim, pyramid, blocks, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.patch_embed = PatchEmbed(dim)
         rates = linear_rates(drop_path_rate, depth)
         self.blocks = nn.ModuleList(

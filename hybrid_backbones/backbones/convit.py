@@ -14,7 +14,7 @@ Parameters carry its names, which are timm's too; files of both load as they are
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,16 @@ from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import PatchEmbed
 from ..layers.transformer import EPS, Attention, Block
 from ..registry import register_backbone
-from ._plain import PlainBackbone, block_windows, expand_token, init_linears, small_normal, square_table
+from ._attention_inputs import AttentionInputs, PlaceInWindow, read_tokens
+from ._plain import (
+    PlainBackbone,
+    block_windows,
+    expand_token,
+    implied_table_size,
+    init_linears,
+    small_normal,
+)
+from ._textbook import attention_pairs
 
 # Table 1; the first `local` blocks have gated positional attention. "plus" has 64 channels a head instead of 48.
 ARCHS = {
@@ -138,6 +147,28 @@ class _Head(nn.Module):
         return self.head(self.norm(x[:, 0]))
 
 
+def _textbook_macs(attn: GatedPositionalAttention, inputs: tuple[Tensor, tuple[int, int]], _: Any) -> int:
+    """Equations 7 and 8, as the authors' `GPSA`: `pos_proj` of three numbers of every pair, and one product of the
+    mixed weights of all pairs with the values; N^2 (2C + 3 heads). Ours: N^2 2C + N (H + W) C.
+    """
+    x, size = inputs
+    n, tokens, dim = x.shape
+    pairs = attention_pairs(size, attn.window_size)
+    return n * (3 * tokens * dim**2 + pairs * (2 * dim + 3 * attn.num_heads))
+
+
+def _attention_inputs(attn: GatedPositionalAttention, x: Tensor, size: Sequence[int]) -> AttentionInputs:
+    qkv = torch.cat([attn.qk(x[0]), attn.v(x[0])], 1)
+    q, k, v = qkv.unflatten(1, (3, attn.num_heads, -1)).unbind(1)
+
+    def position(place: PlaceInWindow) -> Tensor:
+        rows, columns = attn._weights(place.height, place.width)
+        return (rows[:, place.row, :, None] * columns[:, place.column, None]).to(q.dtype)
+
+    gate, size = attn.gating_param.sigmoid().to(q.dtype), tuple(size)
+    return AttentionInputs(q * q.shape[-1] ** -0.5, k, v, size, size, attn.window_size, position=position, gate=gate)
+
+
 @register_backbone(
     convit_t=dict(arch='tiny'),
     convit_s=dict(arch='small'),
@@ -151,31 +182,24 @@ class ConViT(PlainBackbone):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        pyramid: Where the levels come from: `'simple'`, all from the last map, as ViTDet's detectors; `'multi_depth'`,
-            each from its quarter of the blocks, as BEiT's segmentors; None, no pyramid but the maps of single blocks,
-            all of stride 16.
-        table_size: Image size in pixels at which the table of positions is stored. Files of another are resized.
-        window_size: None, or the side in tokens of the windows that attention stays within, in all blocks but the last
-            of each quarter, as ViTDet's (14 there): less work on large images, but another function than the one that
-            was pretrained. A grid that one window covers stays whole.
         locality_strength: Of the initialisation; 1 as published.
-        out_indices: Levels 0 to 3 that are returned, all by default; with `pyramid=None` blocks, by default the last.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem with positions and class token, k that and k quarters of the blocks.
-        norm_eval: Of BatchNorm, which there is none of.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' and timm's files.
+
+    The other options are those of :class:`PlainBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depth=5, dim=32, heads=4, local=4)
+    textbook_macs = {GatedPositionalAttention: _textbook_macs}
+    attention_readers = {GatedPositionalAttention: _attention_inputs, Attention: read_tokens}
+
     def __init__(
         self,
         arch: str | dict[str, Any] = 'small',
         pyramid: str | None = 'simple',
-        table_size: int = 224,
+        blocks: Sequence[int] | None = None,
+        table_size: int | Sequence[int] = 224,
         window_size: int | None = None,
         locality_strength: float = 1.0,
         out_indices: Sequence[int] | None = None,
@@ -189,11 +213,11 @@ class ConViT(PlainBackbone):
         depth, dim, heads, local = self.parse_arch(arch, ARCHS)
         if math.isqrt(heads) ** 2 != heads:
             raise ValueError(f'ConViT with {heads} heads: expected a square number, the places of a square kernel')
-        super().__init__(depth, dim, pyramid, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(depth, dim, pyramid, blocks, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.local = local
         if self.num_blocks > self.local:
             self.cls_token = small_normal(1, 1, dim)
-        self.pos_embed = square_table(table_size, 0, dim)
+        self.add_positions(table_size, dim)
         self.patch_embed = PatchEmbed(dim)
         self.blocks = nn.ModuleList()
         rates = linear_rates(drop_path_rate, depth)
@@ -207,6 +231,10 @@ class ConViT(PlainBackbone):
         for block in self.blocks[: self.local]:
             block.attn.init_local()
         self.finish(out_norm, LayerNorm2d)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return implied_table_size(state, prefix_tokens=0)
 
     @property
     def head_keys(self) -> str:

@@ -31,6 +31,7 @@ from ..layers.folding import conv_norm, fuse_norms
 from ..layers.inference import may_read
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
+from ._attention_inputs import AttentionInputs
 from .pyramid import PyramidBackbone
 
 # Table 1 and the official experiments/imagenet/cvt.
@@ -207,6 +208,19 @@ def _extra_level(kind: str, dim: int) -> nn.Module:
     return nn.MaxPool2d(3, stride=2, padding=1)
 
 
+def _attention_inputs(block: Block, x: Tensor, size: Sequence[int]) -> AttentionInputs:
+    # Of the block: in inference it adds attention to its input without calling it as a module.
+    attn, x = block.attn, block.norm1(x)
+    prefix = x.shape[1] - size[0] * size[1]
+    grid = x[:, prefix:].unflatten(1, size).contiguous()
+    maps = [conv(grid)[0] for conv in (attn.conv_proj_q, attn.conv_proj_k, attn.conv_proj_v)]
+    q, k, v = (
+        linear(torch.cat([x[0, :prefix], m.flatten(0, 1)])).unflatten(1, (attn.num_heads, -1))
+        for linear, m in zip((attn.proj_q, attn.proj_k, attn.proj_v), maps, strict=True)
+    )
+    return AttentionInputs(q * attn.scale, k, v, tuple(size), tuple(maps[1].shape[:2]))
+
+
 @register_backbone(
     cvt_13=dict(arch='13'),
     cvt_21=dict(arch='21'),
@@ -217,32 +231,29 @@ class CvT(PyramidBackbone):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        out_indices: Stages whose maps are returned; 3 is the extra level.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0 inside the third stage, and is 0
             before it, as the authors have it.
-        frozen_stages: -1 nothing, 0 the first embedding, k that and the first k stages.
-        norm_eval: Keep BatchNorm statistics fixed during training: they are in every block, and those of two images
-            are poor.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
-        extra_level: Stride 32 from the last map: `'conv'`, a 3x3 convolution of stride 2 that starts untrained;
-            `'pool'`, a 3x3 max-pooling without parameters; None, three stages only.
+        extra_level: Level 3 of stride 32 from the last map: `'conv'`, a 3x3 convolution of stride 2 that starts
+            untrained; `'pool'`, a 3x3 max-pooling without parameters; None for the three levels of the stages only.
         kv_stride: Stride of keys and values. 2 as published; 4 does a quarter of the attention's work at every stage,
             but is another function with the same parameters, which published weights have to be fine-tuned to.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2), dims=(8, 16, 24), heads=(1, 2, 3))
+    attention_readers = {Block: _attention_inputs}
     no_weight_decay = ('cls_token',)
-    added = ('out_norms.', 'extra_level.')
-    classifier_options = dict(out_norm=False, extra_level=None, out_indices=(0, 1, 2))
+    dense_only_prefixes = ('out_norms.', 'extra_level.')
+    classifier_options = dict(out_norm=False, extra_level=None)
 
     def __init__(
         self,
         arch: str | dict[str, Any] = '13',
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         norm_eval: bool = False,
@@ -259,6 +270,7 @@ class CvT(PyramidBackbone):
             raise ValueError(f'kv_stride={kv_stride} of CvT: expected 1 or more; published weights have 2')
         check_rate(drop_path_rate)
         channels = dims if extra_level is None else (*dims, dims[-1])
+        out_indices = range(len(channels)) if out_indices is None else out_indices
         super().__init__(channels, (4, 8, 16, 32), out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         for i, depth in enumerate(depths[: self.num_stages]):
             embed = PatchEmbed(dims[i - 1], dims[i], 3, 2, 1) if i else PatchEmbed(3, dims[0], 7, 4, 2)
@@ -275,6 +287,11 @@ class CvT(PyramidBackbone):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         self.finish(out_norm, LayerNorm2d)
+
+    @property
+    def unread_by_head(self) -> tuple[str, ...]:
+        # The head reads the class token, which bypasses the convolutions of the last block.
+        return (f'stage2.blocks.{self.depths[2] - 1}.attn.conv_proj_q.',)
 
     @property
     def min_size(self) -> int:

@@ -17,7 +17,7 @@ Sizes are floored: 150x203 gives 37x50, 18x25, 9x12, 4x6. A global filter sees t
 changes what it says of the rest; and off the size it was learned at, it is an approximation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ from ..layers.position import SizeCache
 from ..layers.residual import add_branch, add_mlp, fold_scale
 from ..registry import register_backbone
 from ._convnext_layout import ConvNeXtLayout, Head
+from ._published import shape_in
 
 # Table 1 and the official constructors; stages with `gf` have global filters instead of 7x7 convolutions.
 ARCHS = {
@@ -209,23 +210,19 @@ class HorNet(ConvNeXtLayout):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Of no effect: there is no BatchNorm.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
         layer_scale_init: Initial layer scale; 1e-6 as published, larger (1e-3) learns faster from scratch. With 1, the
             gradients of padded images overflow at first: padding is a zero vector until the biases have learned, and
             each block's LayerNorm magnifies what comes back to it a thousandfold.
         filter_image_size: Side in pixels of the square images whose spectra give the global filters their size: 224,
             or 384 as in the authors' `hornet_large_gf_img384`, their segmentors and their largest detector.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), orders=(2, 3, 3, 4), gf=(2, 3))
     head_keys = r'(norm|head)\.'
 
     def __init__(
@@ -252,6 +249,11 @@ class HorNet(ConvNeXtLayout):
         stem = nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), LayerNorm2d(dims[0]))
         self.build_trunk(stem, depths, dims, drop_path_rate, make_block)
         self.finish(out_norm, LayerNorm2d)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        shape = shape_in(state, r'^stages\.2\.0\.gnconv\.dwconv\.complex_weight$')
+        return dict(filter_image_size=16 * shape[1]) if shape and shape[1] != 14 else {}
 
     @property
     def min_size(self) -> int:

@@ -18,7 +18,8 @@ Images are normalised with ImageNet's mean and deviation for MOAT-0, -1 and tiny
 for MOAT-2, -3 and -4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +40,9 @@ from ..layers.position import SizeCache, resize_table
 from ..layers.residual import add_branch
 from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_backbone
+from ._attention_inputs import AttentionInputs, with_offset_table
+from ._published import shape_in
+from ._textbook import attention_pairs, inverted_bottleneck
 from .pyramid import PyramidBackbone
 
 # As configured in the official code; the first of dims is the stem's.
@@ -231,6 +235,21 @@ class _Head(nn.Module):
         return self.logits_head(self.final_layer_norm(x.mean((2, 3), keepdim=True))).flatten(1)
 
 
+_mbconv_macs = partial(inverted_bottleneck, expand='expand_conv', shrink='shrink_conv')
+
+
+def _moat_block_macs(block: MOATBlock, inputs: tuple[Tensor], output: Tensor) -> int:
+    """Four projections and attention behind the convolutions."""
+    n, height, width, dim = output.shape
+    pairs = attention_pairs((height, width), block.attention.window_size)
+    return _mbconv_macs(block, inputs, output) + n * (4 * height * width * dim**2 + 2 * pairs * dim)
+
+
+def _attention_inputs(attn: Attention, x: Tensor) -> AttentionInputs:
+    q, k, v = (layer(x[0]).unflatten(2, (attn.num_heads, -1)) for layer in (attn.q, attn.k, attn.v))
+    return with_offset_table(q, k, v, attn.window_size, attn._table)
+
+
 @register_backbone(**{f'moat_{arch}'.replace('moat_tiny', 'tiny_moat'): dict(arch=arch) for arch in ARCHS})
 class MOAT(PyramidBackbone):
     """MOAT as a pyramid of strides 4, 8, 16, 32.
@@ -244,20 +263,19 @@ class MOAT(PyramidBackbone):
         bn_momentum: Share of a batch in BatchNorm's running statistics. The authors' (0.99 to Keras) is for long
             schedules: after 150 iterations from random weights a fifth of the statistics is still the initial one, and
             a network that has learned predicts nothing. Short schedules want 0.1.
-        out_indices: Stages whose maps are returned.
         drop_path_rate: Stochastic depth, growing linearly from 0 in the first block to this after the last; the
             authors' is 0.2, 0.3, 0.3, 0.6, 0.7 for MOAT-0 to -4 and 0, 0, 0, 0.1 for tiny-MOAT.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' variables, saved by name.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2, 1), dims=(8, 8, 16, 32, 64))
     no_weight_decay = ('relative_position_embedding',)
+    textbook_macs = {MBConv: _mbconv_macs, MOATBlock: _moat_block_macs}
+    attention_readers = {Attention: _attention_inputs}
     classifier_options = dict(out_norm=False, pool_size=2)
     # moat/block_02_00/depthwise_conv/depthwise_kernel -> stages.2.0.depthwise_conv.weight
     checkpoint_renames = (
@@ -328,6 +346,10 @@ class MOAT(PyramidBackbone):
     @staticmethod
     def convert_checkpoint(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return convert_variables(state, 'moat/')
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {} if shape_in(state, 'relative_position_embedding') else dict(position_tables=False)
 
     @property
     def min_size(self) -> int:

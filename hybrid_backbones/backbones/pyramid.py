@@ -1,7 +1,7 @@
 """The contract of every backbone: an image of any size in, feature maps at several strides out."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ..checkpoints import load_pretrained
 from ..layers.inference import has_hooks
 from ..layers.recompute import without_recomputation
+from ._attention_inputs import Reader
 
 
 class PyramidBackbone(BaseModule):
@@ -22,15 +23,22 @@ class PyramidBackbone(BaseModule):
     the abstract methods below and :meth:`forward_stage` or :meth:`maps`. Stages after the last of
     `out_indices` are not built, so that distributed training never meets an unused parameter.
 
+    Options of every backbone:
+
+    - `out_indices`: Levels whose maps are returned, ascending; 0 to 3 for strides 4, 8, 16 and 32.
+    - `drop_path_rate`: Stochastic depth of the last block, at least 0 and less than 1; grows linearly from 0 over all
+      blocks.
+    - `frozen_stages`: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no gradient, eval mode.
+    - `norm_eval`: Keep BatchNorm statistics fixed during training.
+    - `with_cp`: Recompute blocks in the backward pass instead of keeping their activations.
+    - `out_norm`: LayerNorm over the channels of every returned map, which no published file has.
+    - `init_cfg`: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes the authors' files, and any other that
+      :func:`hybrid_backbones.checkpoints.load_pretrained` reads.
+
     Args:
         stage_channels: Channels of every stage of the architecture.
         stage_strides: Stride of every stage's map to the image.
-        out_indices: Stages whose maps are returned, ascending.
-        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no gradient, eval mode.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass instead of keeping their activations.
-        init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes any file that
-            :func:`hybrid_backbones.checkpoints.load_pretrained` reads.
+        out_indices, frozen_stages, norm_eval, with_cp, init_cfg: The options.
         num_stages: Stages to build, where not those up to the last of `out_indices`.
 
     Raises:
@@ -43,16 +51,29 @@ class PyramidBackbone(BaseModule):
     checkpoint_renames: tuple[tuple[str, str], ...] = ()
     checkpoint_ignores: tuple[str, ...] = ()
     # Prefixes of what dense prediction adds to a trunk, which no published file has.
-    added: tuple[str, ...] = ('out_norms.',)
+    dense_only_prefixes: tuple[str, ...] = ('out_norms.',)
     # Those of them behind the trunk, which learn as fast as the heads.
-    beside_heads: tuple[str, ...] = ('out_norms.',)
+    head_lr_prefixes: tuple[str, ...] = ('out_norms.',)
     # Mean and deviation of the RGB images, from 0 to 255, that published weights were trained on: ImageNet's.
     image_mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     image_std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    # Option that chooses which maps are returned.
+    output_option = 'out_indices'
     # Blocks of every stage that is built.
     depths: tuple[int, ...]
     # Options under which the trunk is the authors' classifier without its head.
     classifier_options: dict[str, Any] = dict(out_norm=False)
+    # Multiply-adds of a forward pass as the paper writes it, of layers whose algebra here is another: by the layer's
+    # class, (layer, its inputs, its output) -> number.
+    textbook_macs: Mapping[type[nn.Module], Callable[[nn.Module, tuple, Any], int]] = {}
+    # What attention layers compute with: by the layer's class, (layer, *its inputs) -> AttentionInputs. Empty where
+    # there is no attention.
+    attention_readers: Mapping[type[nn.Module], Reader] = {}
+    # For tests: an arch of a few thousand parameters in which every kind of layer appears.
+    tiny_arch: str | dict[str, Any] | None = None
+    # For tests: BatchNorm over the few similar pixels of a small map magnifies rounding, which is compared with fixed
+    # statistics instead.
+    magnifies_rounding = False
 
     def __init__(
         self,
@@ -66,13 +87,7 @@ class PyramidBackbone(BaseModule):
         num_stages: int | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        total = len(stage_channels)
-        out_indices = tuple(out_indices)
-        if not out_indices or sorted(set(out_indices)) != list(out_indices) or not set(out_indices) <= {*range(total)}:
-            raise ValueError(
-                f'out_indices={out_indices} of {type(self).__name__}: '
-                f'expected ascending stages out of {tuple(range(total))}'
-            )
+        out_indices = self.check_ascending('out_indices', out_indices, len(stage_channels))
         self.num_stages = num_stages or out_indices[-1] + 1
         if frozen_stages not in range(-1, self.num_stages + 1):
             raise ValueError(
@@ -96,6 +111,16 @@ class PyramidBackbone(BaseModule):
     def checkpoint_advice(self, state: dict[str, Tensor]) -> str:
         """What to do about a file that does not fit, whose renamed tensors these are."""
         return 'Give the arch that the file was made for, or the file of this arch.'
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Options other than the defaults that the keys and shapes of a published file show."""
+        return {}
+
+    @property
+    def unread_by_head(self) -> tuple[str, ...]:
+        """Prefixes of the trunk's parameters that change maps but not the features of the classification head."""
+        return ()
 
     @property
     @abstractmethod
@@ -136,7 +161,7 @@ class PyramidBackbone(BaseModule):
             a downsampling layer has the depth of the block behind it; (num_stages, num_blocks + 1) for output norms
             and what else is learned with the heads.
         """
-        if name.startswith(self.beside_heads):
+        if name.startswith(self.head_lr_prefixes):
             return self.num_stages, self.num_blocks + 1
         stage, block = self.block_of(name)
         return stage, sum(self.depths[:stage]) + block + 1 if stage >= 0 else 0
@@ -155,6 +180,20 @@ class PyramidBackbone(BaseModule):
         if values.keys() != keys:
             raise ValueError(f'arch has the keys {sorted(values)}; expected {sorted(keys)}')
         return tuple(values[key] for key in keys)
+
+    @classmethod
+    def check_ascending(cls, option: str, indices: Sequence[int], total: int) -> tuple[int, ...]:
+        """`indices`, the value of an option that chooses out of `total` stages.
+
+        Raises:
+            ValueError: None, out of range, or not ascending.
+        """
+        indices = tuple(indices)
+        if not indices or sorted(set(indices)) != list(indices) or not set(indices) <= {*range(total)}:
+            raise ValueError(
+                f'{option}={indices} of {cls.__name__}: expected ascending stages out of {tuple(range(total))}'
+            )
+        return indices
 
     def finish(self, out_norm: bool, norm: type[nn.Module]) -> None:
         """Add output norms, named apart from the trunk so that published files load fully, and freeze."""

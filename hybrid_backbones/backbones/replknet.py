@@ -17,7 +17,7 @@ Odd sizes are rounded up as there: 150x203 gives 38x51, 19x26, 10x13, 5x7.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ from ..layers.large_kernel import LargeDepthwise, merge_kernels
 from ..layers.linear import add_linear, gelu_
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
+from ._published import shape_in
+from ._textbook import parallel_kernels
 from .pyramid import PyramidBackbone
 
 # Table 5 and the official constructors; `dw_ratio` widens the map under the large kernel.
@@ -188,22 +190,25 @@ class RepLKNet(PyramidBackbone):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Stochastic depth of the last pair of blocks; grows linearly from 0 over all pairs.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass.
         out_norm: Norm of every returned map: False for none as in the authors' detectors, True for LayerNorm as other
             families have it, 'batch' for BatchNorm as they have it for RepLKNet-XL (`norm_intermediate_features`).
         small_kernel_merged: Build the merged form, for inference: one large convolution with bias where the training
             form has two with BatchNorms. Files of both forms load into it.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
     checkpoint_renames = ((r'^stages\.(\d)\.norm\.', r'out_norms.\1.'),)
+
+    tiny_arch = dict(
+        depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), kernel_sizes=(31, 15, 7, 5), small_kernel=3, dw_ratio=1.5
+    )
+    # Kernels as large as the map average, as attention does.
+    magnifies_rounding = True
+    textbook_macs = {LargeKernel: parallel_kernels}
 
     def __init__(
         self,
@@ -242,6 +247,10 @@ class RepLKNet(PyramidBackbone):
                 blocks.append(ConvFFN(dim, 4 * dim, rate))
             self.stages.append(Stage(blocks))
         self.finish(bool(out_norm), nn.BatchNorm2d if out_norm == 'batch' else LayerNorm2d)
+
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return dict(small_kernel_merged=True) if shape_in(state, r'\.lkb_reparam\.') else {}
 
     @property
     def min_size(self) -> int:

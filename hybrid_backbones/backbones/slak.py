@@ -32,6 +32,7 @@ from ..layers.residual import add_mlp, fold_scale
 from ..layers.sparse import keep_zeros
 from ..registry import register_backbone
 from ._convnext_layout import ConvNeXtLayout, Head
+from ._textbook import parallel_kernels
 
 # Table 1 and the authors' commands; dims are those of ConvNeXt times 1.3, rounded down.
 ARCHS = {
@@ -95,21 +96,18 @@ class SLaK(ConvNeXtLayout):
 
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
         keep_sparse: Matrices and kernels keep the zeros that they have, as loaded, through training; False trains them
             like any other number.
         layer_scale_init: Initial layer scale; 1e-6 as published, larger learns faster from scratch.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' files.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depths=(1, 1, 2, 1), dims=(9, 17, 24, 31), kernel_sizes=(31, 15, 9, 7), small_kernel=3)
+    textbook_macs = {DecomposedKernel: parallel_kernels}
     head_keys = r'(norm|head)\.'
 
     def __init__(
@@ -146,7 +144,7 @@ class SLaK(ConvNeXtLayout):
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The file as it is; how sparse it is goes to the log."""
         if any(value.is_meta for value in state.values()):
-            return state  # shapes alone, as checkpoints/identify.py compares them
+            return state  # shapes alone, as zoo/identify.py compares them
         then = 'kept in training' if self.keep_sparse else 'trained like any other (keep_sparse=True keeps them)'
         print_log(f'SLaK: {zero_share(state):.1%} of the weights in the file are zero, {then}', 'current')
         return state

@@ -83,18 +83,14 @@ class TimmPyramid(PyramidBackbone):
             constructor, as `dict(model_name='swin_tiny_patch4_window7_224', img_size=384, window_size=12)`.
         out_indices: Levels 0 to 3, of strides 4, 8, 16 and 32, that are returned. Networks that lack some take others:
             a plain ViT of 16-pixel patches has level 2 alone.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks, as timm has it.
-        frozen_stages: -1 nothing, 0 the stem, k the stem and the k first levels.
-        norm_eval: Keep BatchNorm statistics fixed during training.
-        with_cp: Recompute blocks in the backward pass, as timm's `set_grad_checkpointing` does.
-        out_norm: LayerNorm on every returned map.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes timm's files, and those of authors that timm converts.
+
+    The other options are those of :class:`PyramidBackbone`.
 
     Raises:
         ValueError: Unknown arch, levels that the network does not have, or options that it does not know.
     """
 
-    classifier_options = dict(out_norm=False)
+    tiny_arch = 'test_convnext'
 
     def __init__(
         self,
@@ -288,7 +284,7 @@ class TimmPyramid(PyramidBackbone):
     def finish(self, out_norm: bool, norm: type[nn.Module]) -> None:
         super().finish(out_norm, norm)
         for name, parameter in self.trunk.named_parameters():
-            # Positions and special tokens of a plain network belong to no module but itself.
+            # Positions and prefix tokens of a plain network belong to no module but itself.
             if self.block_of(f'trunk.{name}')[0] < self.frozen_stages:
                 parameter.requires_grad_(False)
 

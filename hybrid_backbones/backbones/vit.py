@@ -16,7 +16,7 @@ Deliberate differences from both:
   folded into the convolution before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -29,7 +29,8 @@ from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import PatchEmbed
 from ..layers.transformer import EPS, Attention, Block
 from ..registry import register_backbone
-from ._plain import PlainBackbone, block_windows, init_linears, small_normal, square_table
+from ._attention_inputs import read_tokens
+from ._plain import PlainBackbone, block_windows, implied_table_size, init_linears, small_normal
 
 # DeiT's table 1; ViT_C has a block fewer than its ViT, and the stem's 3x3 convolutions as (channels, stride).
 _LARGE_STEM = ((64, 2), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2))
@@ -98,25 +99,15 @@ class ViT(PlainBackbone):
     Args:
         arch: A name in `ARCHS`, or a dict with the same keys; `stem=()` is one linear layer per patch.
         distilled: With DeiT's distillation token, as its distilled files have it.
-        pyramid: Where the levels come from: `'simple'`, all from the last map, as ViTDet's detectors; `'multi_depth'`,
-            each from its quarter of the blocks, as BEiT's segmentors; `'stem'`, finer levels from ViT_C's
-            convolutions; None, no pyramid but the maps of single blocks, all of stride 16.
-        table_size: Image size in pixels at which the table of positions is stored. Files of another are resized.
-        window_size: None, or the side in tokens of the windows that attention stays within, in all blocks but the last
-            of each quarter, as ViTDet's (14 there): less work on large images, but another function than the one that
-            was pretrained. A grid that one window covers stays whole.
-        out_indices: Levels 0 to 3 that are returned, all by default; with `pyramid=None` blocks, by default the last.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem with positions and special tokens, k that and k quarters of the blocks.
-        norm_eval: Keep BatchNorm statistics of ViT_C's stem fixed during training.
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes the authors' and timm's files.
+
+    The other options are those of :class:`PlainBackbone`.
 
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    tiny_arch = dict(depth=5, dim=32, heads=2, mlp_ratio=3, stem=((8, 2), (12, 2), (16, 2), (24, 2)))
+    attention_readers = {Attention: read_tokens}
     head_keys = r'(norm|head|head_dist)\.'
 
     def __init__(
@@ -124,7 +115,8 @@ class ViT(PlainBackbone):
         arch: str | dict[str, Any] = 'small',
         distilled: bool = False,
         pyramid: str | None = 'simple',
-        table_size: int = 224,
+        blocks: Sequence[int] | None = None,
+        table_size: int | Sequence[int] = 224,
         window_size: int | None = None,
         out_indices: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
@@ -136,13 +128,13 @@ class ViT(PlainBackbone):
     ) -> None:
         depth, dim, heads, mlp_ratio, stem = self.parse_arch(arch, ARCHS)
         finer = _finer_channels(stem)
-        super().__init__(depth, dim, pyramid, finer, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(depth, dim, pyramid, blocks, finer, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.align_corners = bool(stem)
         self.distilled = distilled
         self.cls_token = small_normal(1, 1, dim)
         if distilled:
             self.dist_token = small_normal(1, 1, dim)
-        self.pos_embed = square_table(table_size, len(self.special_tokens), dim)
+        self.add_positions(table_size, dim)
         self.patch_embed = ConvStem(stem, dim) if stem else PatchEmbed(dim)
         rates = linear_rates(drop_path_rate, depth)
         windows = block_windows(depth, window_size)[: self.num_blocks]
@@ -152,8 +144,13 @@ class ViT(PlainBackbone):
         init_linears(self)
         self.finish(out_norm, LayerNorm2d)
 
+    @staticmethod
+    def implied_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        distilled = 'dist_token' in state
+        return (dict(distilled=True) if distilled else {}) | implied_table_size(state, prefix_tokens=1 + distilled)
+
     @property
-    def special_tokens(self) -> tuple[nn.Parameter, ...]:
+    def prefix_tokens(self) -> tuple[nn.Parameter, ...]:
         return (self.cls_token, self.dist_token) if self.distilled else (self.cls_token,)
 
     @property

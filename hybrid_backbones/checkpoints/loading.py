@@ -20,7 +20,7 @@ class Loadable(Protocol):
     # Patterns of keys, after renaming, that the network has no use of.
     checkpoint_ignores: tuple[str, ...]
     # Prefixes of what dense prediction adds to a trunk, which no published file has.
-    added: tuple[str, ...]
+    dense_only_prefixes: tuple[str, ...]
 
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of a file before their keys are renamed, where published ones differ in more than names."""
@@ -69,11 +69,11 @@ def load_pretrained(network: Loadable, source: str | Path) -> LoadReport:
     state = {rename(key, network.checkpoint_renames): value for key, value in state.items()}
     own = network.state_dict()
     ignored = {k for k in state if any(re.match(p, k) for p in network.checkpoint_ignores)}
-    ignored |= {k for k in state if k.startswith(network.added) and k not in own}
+    ignored |= {k for k in state if k.startswith(network.dense_only_prefixes) and k not in own}
     state = {key: value for key, value in state.items() if key not in ignored}
     # A counter that only momentum=None reads; safetensors files often come without it.
     missing = {key for key in own if key not in state and not key.endswith('num_batches_tracked')}
-    initial = {key for key in missing if key.startswith(network.added)}
+    initial = {key for key in missing if key.startswith(network.dense_only_prefixes)}
     _check(network, source, state, own, missing - initial)
     network.load_state_dict(state, strict=False)
 

@@ -84,44 +84,62 @@ def square_side(tokens: int) -> int | None:
     return side if side**2 == tokens > 0 else None
 
 
-def resize_positions(table: Tensor, size: tuple[int, int], special: int = 0, align_corners: bool = False) -> Tensor:
-    """Bicubic resizing of an embedding per token, learned on a square grid.
+def resize_positions(
+    table: Tensor, grid: tuple[int, int], size: tuple[int, int], prefix_tokens: int = 0, align_corners: bool = False
+) -> Tensor:
+    """Bicubic resizing of an embedding per token.
 
     Args:
-        table: (1, special + side * side, C).
+        table: (1, prefix_tokens + h * w, C).
+        grid: (h, w) that it was learned on.
         size: (H, W) of the grid at hand.
-        special: Tokens in front that have no place on the grid, and stay as they are.
+        prefix_tokens: Tokens in front that have no place on the grid, and stay as they are.
         align_corners: Whether the outer tokens' centres stay where they are, rather than the grid's edges.
 
     Returns:
-        (1, special + H * W, C); `table` itself when it has that size.
+        (1, prefix_tokens + H * W, C); `table` itself when it has that grid.
     """
-    front, grid = table[:, :special], table[:, special:]
-    side = square_side(grid.shape[1])
-    if (side, side) == tuple(size):
+    if tuple(grid) == tuple(size):
         return table
-    grid = grid.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, tuple(size), mode='bicubic', align_corners=align_corners)
-    return torch.cat([front, grid.permute(0, 2, 3, 1).flatten(1, 2)], 1)
+    prefix, places = table[:, :prefix_tokens], table[:, prefix_tokens:]
+    places = places.unflatten(1, tuple(grid)).permute(0, 3, 1, 2)
+    places = F.interpolate(places, tuple(size), mode='bicubic', align_corners=align_corners)
+    return torch.cat([prefix, places.permute(0, 2, 3, 1).flatten(1, 2)], 1)
 
 
 class RelativeTable(nn.Module):
-    """Bias of attention by the offset of key to query, learned on a square grid, for a grid of any size."""
+    """Bias of attention by the offset of key to query, learned on one grid, for a grid of any size.
 
-    def __init__(self, grid: int, heads: int) -> None:
+    Args:
+        grid: (h, w) that it is learned on.
+        heads: Heads of the attention.
+    """
+
+    def __init__(self, grid: tuple[int, int], heads: int) -> None:
         super().__init__()
-        self.side = 2 * grid - 1
-        self.relative_position_bias_table = nn.Parameter(torch.empty(self.side**2, heads))
+        self.grid = grid
+        self.relative_position_bias_table = nn.Parameter(torch.empty(math.prod(_offsets(grid)), heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.cache = SizeCache()
 
     def forward(self, height: int, width: int) -> Tensor:
         """(heads, 2 * height - 1, 2 * width - 1)."""
-        return self.cache(self.relative_position_bias_table, (height, width), lambda: self._resized(height, width))
+        table = self.relative_position_bias_table
+        return self.cache(table, (height, width), lambda: _resize_flat(table, self.grid, (height, width)))
 
-    def _resized(self, height: int, width: int) -> Tensor:
-        table = self.relative_position_bias_table.view(self.side, self.side, -1).permute(2, 0, 1)
-        return resize_table(table, 2 * height - 1, 2 * width - 1)
+    def fitted(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
+        """A parameter that was learned on `grid`, resized to this one's."""
+        return _resize_flat(table, grid, self.grid).permute(1, 2, 0).flatten(0, 1)
+
+
+def _offsets(grid: tuple[int, int]) -> tuple[int, int]:
+    """Vertical and horizontal offsets between two positions of a grid."""
+    return 2 * grid[0] - 1, 2 * grid[1] - 1
+
+
+def _resize_flat(table: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """(offsets of `grid`, heads) to (heads, 2H - 1, 2W - 1) for `size`, (H, W)."""
+    return resize_table(table.unflatten(0, _offsets(grid)).permute(2, 0, 1), *_offsets(size))
 
 
 class RelativeMLP(nn.Module):

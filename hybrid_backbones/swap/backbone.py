@@ -150,13 +150,15 @@ def _replace_backbone(
     _, defaults = find_backbone(name)
     new = dict(type=type(backbone).__name__, **defaults | options)
     if stages != backbone.out_indices:
-        new['out_indices'] = stages
+        new[backbone.output_option] = stages
     if checkpoint:
         new['init_cfg'] = dict(type='Pretrained', checkpoint=str(checkpoint))
     reasons = _batch_norm(cfg, new, old, backbone)
     model.backbone = new
     weights = f'weights of {checkpoint}' if checkpoint else 'random weights (give a checkpoint to start from others)'
-    reasons.insert(0, f'model.backbone: {old["type"]} -> {type(backbone).__name__}, out_indices {stages}, {weights}')
+    reasons.insert(
+        0, f'model.backbone: {old["type"]} -> {type(backbone).__name__}, {backbone.output_option} {stages}, {weights}'
+    )
     if model.get('pretrained'):
         reasons.append(f"model.pretrained: {model.pretrained}, the old backbone's, dropped")
         model.pretrained = None

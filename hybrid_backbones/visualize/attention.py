@@ -1,4 +1,4 @@
-"""Attention maps: where a pixel or the class token looks, head by head."""
+"""Attention maps: the weights that a pixel or the class token gives to the image, head by head."""
 
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,8 @@ def _panels(found: AttentionMap) -> list[tuple[str, np.ndarray]]:
         mixed = ''
         if found.gate is not None:
             mixed = f'{found.gate[head]:.0%} position'
-        elif found.special.shape[1]:
-            mixed = f'{found.special[head].sum():.1%} on class token'
+        elif found.prefix.shape[1]:
+            mixed = f'{found.prefix[head].sum():.1%} on class token'
         for kind, part in (*kinds, (mixed, weights)):
             panels.append((f'head {head}, up to {part.max():.2g}\n{kind}'.rstrip(), part.numpy()))
     return panels

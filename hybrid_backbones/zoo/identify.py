@@ -6,9 +6,8 @@ implies; the file's tensors pass through the family's own conversion and renamin
 
 import functools
 import logging
-import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from ..backbones.factory import find_backbone, list_backbones
 from ..checkpoints.errors import CheckpointError
 from ..checkpoints.loading import rename
 from ..checkpoints.reading import read_state_dict
-from ..layers.position import square_side
 
 State = dict[str, Tensor]
 # A counter that safetensors files often come without.
@@ -143,7 +141,7 @@ def convert(source: str | Path) -> tuple[State, Match]:
     network = _network(match.backbone, match.options, match.fused)
     state = _renamed(state, network)
     known = network.state_dict().keys()
-    return {k: v for k, v in state.items() if k in known or k.startswith(network.backbone.added)}, match
+    return {k: v for k, v in state.items() if k in known or k.startswith(network.backbone.dense_only_prefixes)}, match
 
 
 def _candidates(state: State) -> list[str]:
@@ -158,7 +156,7 @@ def _candidates(state: State) -> list[str]:
 
 
 def _share_of_known_keys(state: State, name: str) -> float:
-    network = _network(name, implied_options(name, state), fused=False)
+    network = _network(name, find_backbone(name)[0].implied_options(state), fused=False)
     known = {re.sub(r'\d+', '0', key) for key in network.state_dict()}
     keys = [re.sub(r'\d+', '0', key) for key in _without_passed_over(_renamed(state, network), network)]
     return sum(key in known for key in keys) / max(1, len(keys))
@@ -171,7 +169,7 @@ def _closeness(match: Match) -> tuple[bool, float, float]:
 
 def _compare(state: State, name: str, fused: bool = False) -> Match:
     """Match of tensors on the meta device."""
-    options = implied_options(name, state)
+    options = find_backbone(name)[0].implied_options(state)
     network = _network(name, options, fused)
     own, trunk = network.state_dict(keep_vars=True), {*network.backbone.state_dict()}
     state = _without_passed_over(_renamed(state, network), network)
@@ -216,7 +214,7 @@ def _renamed(state: State, network: Classifier) -> State:
 
 def _without_passed_over(state: State, network: Classifier) -> State:
     """`state` without what dense prediction adds, and what loading ignores apart from the head."""
-    added, ignores = network.backbone.added, '|'.join(network.backbone.checkpoint_ignores)
+    added, ignores = network.backbone.dense_only_prefixes, '|'.join(network.backbone.checkpoint_ignores)
     heads = {name.split('.')[0] for name in network.head.state_dict()}
     ignored = {key for key in state if key.split('.')[0] not in heads and re.match(ignores, key)}
     return {key: value for key, value in state.items() if key not in ignored and not key.startswith(added)}
@@ -246,57 +244,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def implied_options(name: str, state: State) -> dict[str, Any]:
-    """Options of a backbone's constructor that show in a file's keys and shapes, where they are not the defaults."""
-    family = find_backbone(name)[0].__name__
-    return _OPTIONS[family](state) if family in _OPTIONS else {}
-
-
-def _shape(state: State, pattern: str) -> tuple[int, ...]:
-    """Shape of the first tensor whose key matches, () for none."""
-    return next((tuple(value.shape) for key, value in state.items() if re.search(pattern, key)), ())
-
-
-def _table_size(state: State, special: int) -> dict[str, Any]:
-    """Of positions on a square grid, with so many tokens in front: timm's (1, T, C) or ClassyVision's (T, 1, C)."""
-    tokens = math.prod(_shape(state, r'^(encoder\.)?pos_embed(ding)?$')[:2])
-    side = square_side(tokens - special)
-    return dict(table_size=16 * side) if side not in (None, 14) else {}
-
-
-def _vit(state: State) -> dict[str, Any]:
-    distilled = 'dist_token' in state
-    return (dict(distilled=True) if distilled else {}) | _table_size(state, 1 + distilled)
-
-
-def _hornet(state: State) -> dict[str, Any]:
-    shape = _shape(state, r'^stages\.2\.0\.gnconv\.dwconv\.complex_weight$')
-    return dict(filter_image_size=16 * shape[1]) if shape and shape[1] != 14 else {}
-
-
-def _coatnet(state: State) -> dict[str, Any]:
-    if _shape(state, r'\.rel_pos\.mlp\.'):
-        return dict(table_size=None)
-    shape = _shape(state, r'^stages\.2\.blocks\.0\.attn\.rel_pos\.relative_position_bias_table$')
-    size = 8 * (math.isqrt(shape[0]) + 1) if shape else 224
-    return dict(table_size=size) if size != 224 and size % 32 == 0 else {}
-
-
-def _botnet(state: State) -> dict[str, Any]:
-    shapes = [_shape(state, rf'^(layer4|bot\.net)\.0\..*\.{table}$') for table in ('rel_height', 'rel_width')]
-    size = tuple(8 * (shape[0] + 1) for shape in shapes if shape)
-    return dict(table_image_size=size) if len(size) == 2 and size != (224, 224) else {}
-
-
-_OPTIONS: dict[str, Callable[[State], dict[str, Any]]] = {
-    'ViT': _vit,
-    'CeiT': lambda state: _table_size(state, special=1),
-    'ConViT': lambda state: _table_size(state, special=0),
-    'HorNet': _hornet,
-    'CoAtNet': _coatnet,
-    'BoTNet': _botnet,
-    'MOAT': lambda state: {} if _shape(state, 'relative_position_embedding') else dict(position_tables=False),
-    'RepLKNet': lambda state: dict(small_kernel_merged=True) if _shape(state, r'\.lkb_reparam\.') else {},
-}

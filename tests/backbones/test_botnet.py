@@ -29,9 +29,7 @@ def from_golden(shared, tmp_path, case: str, **options) -> tuple[Golden, nn.Modu
     torch.save(golden.state_dict(), tmp_path / 'gist.pth')
     given = golden.meta['input']
     size = given['H'], given['W']
-    return golden, create_backbone(
-        CASES[case], checkpoint=tmp_path / 'gist.pth', table_image_size=size, **options
-    ).eval()
+    return golden, create_backbone(CASES[case], checkpoint=tmp_path / 'gist.pth', table_size=size, **options).eval()
 
 
 @pytest.mark.parametrize('way', ['plain', 'fused', 'with gradients'])
@@ -139,7 +137,7 @@ def last_stage(network: nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize('fused', [False, True])
 @pytest.mark.parametrize('stride', [1, 2])
 def test_any_sizes_in_turn_give_what_the_matrix_of_all_pairs_gives(stride, fused):
-    network = lively(TINY | dict(stride=stride), table_image_size=(128, 160))
+    network = lively(TINY | dict(stride=stride), table_size=(128, 160))
     for height, width in [(128, 288), (224, 160), (160, 224), (97, 131), (33, 32), (150, 203), (480, 464)]:
         image = torch.randn(1, 3, height, width)
         with torch.inference_mode():
@@ -221,7 +219,7 @@ def test_a_shift_of_the_image_by_one_stride_shifts_the_convolutional_stages():
 
 
 def test_features_change_smoothly_as_the_grid_grows():
-    network = lively(TINY | dict(stride=1), table_image_size=(224, 224))
+    network = lively(TINY | dict(stride=1), table_size=(224, 224))
     smooth = torch.randn(1, 3, 5, 5)
     features = []
     for side in range(176, 273, 16):  # 11 to 17 tokens a side; the tables are made for 14

@@ -22,7 +22,7 @@ TINY = dict(depth=6, dim=24, heads=2)
 def official(shared, tmp_path, case: str, **options):
     golden = Golden(shared, case)
     torch.save(dict(model=golden.state_dict()), tmp_path / 'official.pth')
-    return golden, create_classifier(CASES[case], checkpoint=tmp_path / 'official.pth', out_indices=BLOCKS, **options)
+    return golden, create_classifier(CASES[case], checkpoint=tmp_path / 'official.pth', blocks=BLOCKS, **options)
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -113,7 +113,7 @@ def definition(network: CeiT, x: Tensor) -> list[Tensor]:
 
 
 def tiny(**options) -> CeiT:
-    return lively(CeiT(TINY, pyramid=None, out_indices=range(6), out_norm=False, **options)).double().eval()
+    return lively(CeiT(TINY, pyramid=None, blocks=range(6), out_norm=False, **options)).double().eval()
 
 
 def as_maps(tokens: list[Tensor], size: tuple[int, int]) -> list[Tensor]:

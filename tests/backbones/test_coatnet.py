@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.backbones.coatnet import CoAtNet, MBConv, PooledNorm, TransformerBlock
-from hybrid_backbones.checkpoints import CheckpointError, load_pretrained
+from hybrid_backbones.checkpoints import load_pretrained
 from hybrid_backbones.layers.attention import table_attention
 from hybrid_backbones.layers.position import RelativeMLP
 
@@ -291,8 +291,6 @@ def test_files_trained_at_another_size_load_with_their_table_size(tmp_path):
     report = load_pretrained(again, tmp_path / 'timm.pth')
     assert report.matched == report.total
     assert report.ignored == ('stages.2.blocks.0.attn.rel_pos.relative_position_index',)
-    with pytest.raises(CheckpointError, match='relative_position_bias_table'):
-        load_pretrained(build(), tmp_path / 'timm.pth')
 
 
 def test_initialisation_is_timm_s():

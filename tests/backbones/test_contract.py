@@ -11,33 +11,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hybrid_backbones import create_backbone, create_classifier, list_backbones
+from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.checkpoints import CheckpointError, load_pretrained
-
-# Architectures of a few thousand parameters, to keep the suite fast; a family without one is tested at its smallest.
-TINY = {
-    'CoAtNet': dict(depths=(1, 1, 2, 1), dims=(8, 8, 16, 64, 96)),
-    'BoTNet': dict(depths=(1, 1, 1, 2), width=8, heads=2, stride=2),
-    'Conv2Former': dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), kernel_size=5),
-    'CvT': dict(depths=(1, 1, 2), dims=(8, 16, 24), heads=(1, 2, 3)),
-    'MOAT': dict(depths=(1, 1, 2, 1), dims=(8, 8, 16, 32, 64)),
-    'HorNet': dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), orders=(2, 3, 3, 4), gf=(2, 3)),
-    'RepLKNet': dict(
-        depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), kernel_sizes=(31, 15, 7, 5), small_kernel=3, dw_ratio=1.5
-    ),
-    'SLaK': dict(depths=(1, 1, 2, 1), dims=(9, 17, 24, 31), kernel_sizes=(31, 15, 9, 7), small_kernel=3),
-    'ViT': dict(depth=5, dim=32, heads=2, mlp_ratio=3, stem=((8, 2), (12, 2), (16, 2), (24, 2))),
-    'ConViT': dict(depth=5, dim=32, heads=4, local=4),
-    'CeiT': dict(depth=5, dim=32, heads=2),
-    'IsotropicConv2Former': dict(depth=5, dim=32, kernel_size=5),
-    'TimmPyramid': 'test_convnext',
-}
-
-# Heads that read the class token alone, which bypasses convolutions of the last block.
-UNREAD_BY_HEAD = {'CvT': 'backbone.stage2.blocks.1.attn.conv_proj_q.', 'CeiT': 'backbone.blocks.4.leff.'}
-
-# Where roundings are compared: attention averages, as do kernels as large as the map, and statistics over a few alike
-# pixels would magnify the difference.
-STEADY = {'BoTNet': dict(norm_eval=True), 'RepLKNet': dict(norm_eval=True)}
 
 
 def smallest_of_each_family() -> list[str]:
@@ -54,8 +29,7 @@ pytestmark = pytest.mark.parametrize('name', NAMES)
 
 
 def type_of(name: str) -> str:
-    with torch.device('meta'):
-        return type(create_backbone(name)).__name__
+    return find_backbone(name)[0].__name__
 
 
 def lively(network: nn.Module) -> nn.Module:
@@ -70,9 +44,19 @@ def lively(network: nn.Module) -> nn.Module:
     return network
 
 
+def tiny(name: str) -> dict:
+    """Options that keep the suite fast; a family without a tiny architecture is tested at its smallest."""
+    arch = find_backbone(name)[0].tiny_arch
+    return {} if arch is None else dict(arch=arch)
+
+
+def with_stable_rounding(name: str) -> dict:
+    """Options under which rounding can be compared."""
+    return dict(norm_eval=True) if find_backbone(name)[0].magnifies_rounding else {}
+
+
 def create(name: str, **options) -> nn.Module:
-    tiny = TINY.get(type_of(name))
-    return create_backbone(name, **({'arch': tiny} if tiny else {}) | options)
+    return create_backbone(name, **tiny(name) | options)
 
 
 def build(name: str, **options) -> nn.Module:
@@ -256,7 +240,7 @@ def test_checkpointing_recomputes_every_block(name):
 
 
 def test_bf16_autocast_agrees_with_fp32(name):
-    network = build(name, **STEADY.get(type_of(name), {})).train()
+    network = build(name, **with_stable_rounding(name)).train()
     image = torch.randn(2, 3, 64, 64)
     expected = [m.detach() for m in network(image)]
     with torch.autocast('cpu', torch.bfloat16):
@@ -300,8 +284,7 @@ def test_loading_twice_reports_everything_matched(name, tmp_path):
 
 
 def classifier(name: str, **options) -> nn.Module:
-    tiny = TINY.get(type_of(name))
-    return create_classifier(name, **({'arch': tiny} if tiny else {}) | options)
+    return create_classifier(name, **tiny(name) | options)
 
 
 def test_a_classifier_gives_logits_and_every_parameter_matters(name):
@@ -310,7 +293,7 @@ def test_a_classifier_gives_logits_and_every_parameter_matters(name):
     assert logits.shape == (2, 7)
     (logits * torch.randn(2, 7)).sum().backward()
     assert grads_of(network).keys() == dict(network.named_parameters()).keys()
-    unread = UNREAD_BY_HEAD.get(type_of(name), ())
+    unread = tuple(f'backbone.{prefix}' for prefix in network.backbone.unread_by_head)
     assert all(grad.abs().max() > 0 for key, grad in grads_of(network).items() if not key.startswith(unread))
 
 
@@ -376,7 +359,7 @@ def test_init_weights_of_a_detector_leaves_the_special_initialisation(name):
 
 
 def test_compiled_graph_gives_the_same_outputs_and_gradients(name):
-    network = build(name, **STEADY.get(type_of(name), {})).train()
+    network = build(name, **with_stable_rounding(name)).train()
     image = torch.randn(1, 3, 64, 64)
     expected = network(image)
     loss_of(expected).backward()

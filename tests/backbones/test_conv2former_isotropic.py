@@ -21,9 +21,7 @@ def test_parameters_round_to_the_papers(name, expected):
 @pytest.mark.parametrize('size', [(64, 96), (33, 50), (50, 33)])
 def test_blocks_run_one_after_another_on_one_grid(size):
     arch = dict(depth=5, dim=16, kernel_size=5)
-    network = IsotropicConv2Former(
-        arch, pyramid=None, out_indices=range(5), out_norm=False, layer_scale_init=0.5
-    ).eval()
+    network = IsotropicConv2Former(arch, pyramid=None, blocks=range(5), out_norm=False, layer_scale_init=0.5).eval()
     image = torch.randn(2, 3, *size)
     padded = nn.functional.pad(image, (0, -size[1] % 16, 0, -size[0] % 16))
     with torch.inference_mode():

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.backbones.convit import ConViT, GatedPositionalAttention, position_attention
-from hybrid_backbones.checkpoints import load_pretrained
 from hybrid_backbones.layers.drop_path import DropPath
 
 CASES = {'convit_tiny_224': 'convit_t', 'convit_small_224': 'convit_s'}
@@ -24,7 +23,7 @@ TINY = dict(depth=6, dim=24, heads=4, local=4)
 def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, case):
     golden = Golden(shared, case)
     torch.save(dict(model=golden.state_dict()), tmp_path / 'official.pth')
-    network = create_classifier(CASES[case], checkpoint=tmp_path / 'official.pth', out_indices=BLOCKS).eval()
+    network = create_classifier(CASES[case], checkpoint=tmp_path / 'official.pth', blocks=BLOCKS).eval()
     image = golden.image()
     with torch.inference_mode():
         for block, output in zip(BLOCKS, network.backbone(image), strict=True):
@@ -107,7 +106,7 @@ def definition(network: ConViT, x: Tensor) -> list[Tensor]:
 
 
 def tiny(**options) -> ConViT:
-    return lively(ConViT(TINY, pyramid=None, out_indices=range(6), out_norm=False, **options)).double().eval()
+    return lively(ConViT(TINY, pyramid=None, blocks=range(6), out_norm=False, **options)).double().eval()
 
 
 def as_maps(tokens: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
@@ -217,13 +216,6 @@ def test_without_the_last_blocks_there_is_no_class_token(tmp_path):
 def test_drop_path_grows_from_zero_over_all_blocks():
     rates = [m.rate for m in ConViT(TINY, drop_path_rate=0.5).modules() if isinstance(m, DropPath)]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
-
-
-def test_positions_of_another_size_are_resized_when_loading(tmp_path):
-    torch.save(ConViT(TINY, table_size=96).state_dict(), tmp_path / '96.pth')
-    network = ConViT(TINY, table_size=64)
-    assert load_pretrained(network, tmp_path / '96.pth').initial == ()
-    assert network.pos_embed.shape == (1, 16, 24)
 
 
 def test_heads_that_are_no_square_number_are_an_error():

@@ -19,7 +19,7 @@ CASES = {
     'cvt_21_192x256': 'cvt_21',
     'cvt_w24_224x224': 'cvt_w24',
 }
-TRUNK = dict(out_norm=False, extra_level=None, out_indices=(0, 1, 2))
+TRUNK = dict(out_norm=False, extra_level=None)
 TINY = dict(depths=(1, 1, 2), dims=(8, 16, 24), heads=(1, 2, 3))
 
 
@@ -71,7 +71,7 @@ def test_parameters_equal_the_official_state_dict_to_the_last_number(shared, cas
     assert {key: value.shape for key, value in classifier.state_dict().items()} == shapes
     assert sum(p.numel() for p in classifier.parameters()) == meta['num_parameters']
     # What a detector adds to the trunk, and what it does without.
-    ours = {key for key in detector.state_dict() if not key.startswith(detector.added)}
+    ours = {key for key in detector.state_dict() if not key.startswith(detector.dense_only_prefixes)}
     assert ours == {key for key in shapes if not key.startswith(('norm.', 'head.'))}
 
 
@@ -232,7 +232,7 @@ def test_sizes_and_layout_of_the_maps():
 def test_the_extra_level_is_a_convolution_a_pooling_or_left_out():
     x = torch.randn(1, 3, 70, 100)
     pooled = CvT(TINY, extra_level='pool', out_norm=False).eval()
-    three = CvT(TINY, extra_level=None, out_indices=(0, 1, 2), out_norm=False).eval()
+    three = CvT(TINY, extra_level=None, out_norm=False).eval()
     assert pooled.state_dict().keys() == three.state_dict().keys()
     assert (pooled.out_channels, pooled.out_strides) == ((8, 16, 24, 24), (4, 8, 16, 32))
     with torch.inference_mode():
@@ -243,8 +243,9 @@ def test_the_extra_level_is_a_convolution_a_pooling_or_left_out():
         'extra_level.weight',
         'extra_level.bias',
     }
-    with pytest.raises(ValueError, match=r'out_indices=\(0, 1, 2, 3\)'):
-        CvT(TINY, extra_level=None)
+    assert (three.out_indices, three.out_strides, CvT(TINY).out_strides) == ((0, 1, 2), (4, 8, 16), (4, 8, 16, 32))
+    with pytest.raises(ValueError, match=r'out_indices=\(0, 1, 2, 3\).*out of \(0, 1, 2\)'):
+        CvT(TINY, extra_level=None, out_indices=(0, 1, 2, 3))
     with pytest.raises(ValueError, match=r"extra_level='mean'.*'conv', 'pool' or None"):
         CvT(TINY, extra_level='mean')
 

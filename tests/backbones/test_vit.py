@@ -46,7 +46,7 @@ def check_blocks(golden: Golden, network: ViT, maps: list[Tensor]) -> None:
 @pytest.mark.parametrize('case', CASES)
 def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, case):
     last = 10 if case.startswith('vitc') else 11
-    golden, network = official(shared, tmp_path, case, out_indices=(2, 5, 8, last))
+    golden, network = official(shared, tmp_path, case, blocks=(2, 5, 8, last))
     network.eval()
     image = golden.image()
     with torch.inference_mode():
@@ -66,7 +66,7 @@ def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, cas
 
 @pytest.mark.parametrize('way', ['fused', 'with gradients', 'training with fixed statistics'])
 def test_every_way_of_running_gives_the_official_outputs(shared, tmp_path, way):
-    golden, network = official(shared, tmp_path, 'vitc_1gf_224', out_indices=(2, 5, 8, 10), norm_eval=True)
+    golden, network = official(shared, tmp_path, 'vitc_1gf_224', blocks=(2, 5, 8, 10), norm_eval=True)
     network = network.backbone.train(way.startswith('training'))
     if way == 'fused':
         assert any('.bn.' in key for key in network.state_dict())
@@ -120,12 +120,12 @@ def definition(network: ViT, x: Tensor) -> list[Tensor]:
         x = F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias).relu()
     grid = patches(network.patch_embed.proj, x)
     n, *size, _ = grid.shape
-    special = list(network.special_tokens)
-    tokens = torch.cat([*(token.repeat(n, 1, 1) for token in special), grid.flatten(1, 2)], 1)
-    tokens = tokens + positions(network.pos_embed, len(special), tuple(size), network.align_corners)
+    prefix = list(network.prefix_tokens)
+    tokens = torch.cat([*(token.repeat(n, 1, 1) for token in prefix), grid.flatten(1, 2)], 1)
+    tokens = tokens + positions(network.pos_embed, len(prefix), tuple(size), network.align_corners)
     out = []
     for block in network.blocks:
-        mask = seen(tuple(size), len(special), block.attn.window_size)
+        mask = seen(tuple(size), len(prefix), block.attn.window_size)
         tokens = tokens + attention(block.attn, layer_norm(block.norm1, tokens), mask)
         tokens = tokens + mlp(block, layer_norm(block.norm2, tokens))
         out.append(tokens)
@@ -133,12 +133,12 @@ def definition(network: ViT, x: Tensor) -> list[Tensor]:
 
 
 def tiny(stem=(), **options) -> ViT:
-    blocks = dict(pyramid=None, out_indices=range(6), out_norm=False) if 'pyramid' not in options else {}
+    blocks = dict(pyramid=None, blocks=range(6), out_norm=False) if 'pyramid' not in options else {}
     return lively(ViT(dict(TINY, stem=stem), **blocks, **options)).double().eval()
 
 
-def as_maps(tokens: list[Tensor], size: tuple[int, int], special: int) -> list[Tensor]:
-    return [t[:, special:].transpose(1, 2).unflatten(2, size) for t in tokens]
+def as_maps(tokens: list[Tensor], size: tuple[int, int], prefix: int) -> list[Tensor]:
+    return [t[:, prefix:].transpose(1, 2).unflatten(2, size) for t in tokens]
 
 
 # 8x18 tokens are as many as 12x12; 10x14 after 14x10 as many as before; then an image that patches do not divide.
@@ -153,7 +153,7 @@ def test_any_size_gives_what_the_definition_gives(options):
             x = torch.randn(2, 3, height, width, dtype=torch.double)
             expected = definition(network, x)
             size = -(-height // 16), -(-width // 16)
-            torch.testing.assert_close(list(network(x)), as_maps(expected, size, len(network.special_tokens)))
+            torch.testing.assert_close(list(network(x)), as_maps(expected, size, len(network.prefix_tokens)))
             torch.testing.assert_close(network.head_features(x), expected[-1])
 
 
@@ -163,7 +163,7 @@ def test_gradients_are_those_of_the_definition(options, with_cp):
     network = tiny(**options, with_cp=with_cp, norm_eval=True).train()
     x = torch.randn(2, 3, 70, 50, dtype=torch.double, requires_grad=True)
     inputs = [x, *network.parameters()]
-    expected = as_maps(definition(network, x), (5, 4), len(network.special_tokens))
+    expected = as_maps(definition(network, x), (5, 4), len(network.prefix_tokens))
     actual = network(x)
     grads = [torch.randn_like(m) for m in expected]
     torch.testing.assert_close(torch.autograd.grad(actual, inputs, grads), torch.autograd.grad(expected, inputs, grads))
@@ -215,7 +215,7 @@ def test_a_file_of_another_size_keeps_its_function_where_it_was_learned(tmp_path
     assert torch.equal(other.pos_embed[:, :1], learned.pos_embed[:, :1])
 
 
-def test_a_file_with_another_number_of_special_tokens_is_an_error(tmp_path):
+def test_a_file_with_another_number_of_prefix_tokens_is_an_error(tmp_path):
     torch.save(ViT(TINY, distilled=True).state_dict(), tmp_path / 'distilled.pth')
     with pytest.raises(CheckpointError, match=r'pos_embed is \(1, 198, 24\) in the file, \(1, 197, 24\) here'):
         load_pretrained(ViT(TINY), tmp_path / 'distilled.pth')
@@ -243,11 +243,13 @@ def test_a_distilled_classifier_trains_two_heads_and_averages_them():
     [
         (dict(pyramid='fpn'), r"pyramid='fpn' of ViT: choose one of 'simple', 'multi_depth', None"),
         (dict(pyramid='stem'), r"pyramid='stem' of ViT: choose one of 'simple', 'multi_depth', None"),
-        (dict(table_size=200), r'table_size=200: expected a positive multiple of 16'),
+        (dict(pyramid=None, out_indices=(2, 3)), r'out_indices=\(2, 3\) of ViT with pyramid=None.*blocks='),
+        (dict(blocks=(2, 5)), r"blocks=\(2, 5\) of ViT with pyramid='simple'.*pyramid=None"),
+        (dict(table_size=200), r'table_size=200 of ViT: expected a positive multiple of 16'),
         (dict(window_size=0), r'window_size=0: expected None or a positive number'),
         (dict(arch=dict(TINY, depth=3)), r'ViT with 3 blocks: expected at least 4'),
         (dict(arch=dict(TINY, stem=((8, 2), (8, 4)))), r'has stride 8; expected 16'),
-        (dict(pyramid=None, out_indices=(3, 6)), r'out_indices=\(3, 6\).*out of \(0, 1, 2, 3, 4, 5\)'),
+        (dict(pyramid=None, blocks=(3, 6)), r'blocks=\(3, 6\).*out of \(0, 1, 2, 3, 4, 5\)'),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else '',
 )

@@ -57,7 +57,7 @@ def test_channels():
 
 @pytest.fixture
 def network() -> ViT:
-    return ViT(ARCH, pyramid=None, out_indices=range(6), out_norm=False).eval()
+    return ViT(ARCH, pyramid=None, blocks=range(6), out_norm=False).eval()
 
 
 def with_pyramid(network: ViT, kind: str, **options) -> ViT:

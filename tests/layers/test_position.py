@@ -120,21 +120,21 @@ def test_copies_start_empty():
     assert not counted.cache.state_dict()
 
 
-@pytest.mark.parametrize('special', [0, 1, 2])
+@pytest.mark.parametrize('prefix', [0, 1, 2])
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('size', [(8, 18), (5, 3), (1, 1)])
-def test_positions_are_resized_as_an_image_and_special_tokens_left_alone(size, align_corners, special):
-    table = torch.randn(1, special + 36, 5)
-    resized = resize_positions(table, size, special, align_corners)
-    assert resized.shape == (1, special + size[0] * size[1], 5)
-    assert torch.equal(resized[:, :special], table[:, :special])
-    image = table[0, special:].t().reshape(1, 5, 6, 6)
+def test_positions_are_resized_as_an_image_and_prefix_tokens_left_alone(size, align_corners, prefix):
+    table = torch.randn(1, prefix + 36, 5)
+    resized = resize_positions(table, (6, 6), size, prefix, align_corners)
+    assert resized.shape == (1, prefix + size[0] * size[1], 5)
+    assert torch.equal(resized[:, :prefix], table[:, :prefix])
+    image = table[0, prefix:].t().reshape(1, 5, 6, 6)
     expected = nn.functional.interpolate(image, size, mode='bicubic', align_corners=align_corners)
-    assert torch.equal(resized[0, special:].t().reshape(expected.shape), expected)
+    assert torch.equal(resized[0, prefix:].t().reshape(expected.shape), expected)
     if align_corners and size[0] > 1:
-        corners = resized[0, special:].unflatten(0, size)[[0, 0, -1, -1], [0, -1, 0, -1]]
-        torch.testing.assert_close(corners, table[0, special:].unflatten(0, (6, 6))[[0, 0, -1, -1], [0, -1, 0, -1]])
-    assert resize_positions(table, (6, 6), special, align_corners) is table
+        corners = resized[0, prefix:].unflatten(0, size)[[0, 0, -1, -1], [0, -1, 0, -1]]
+        torch.testing.assert_close(corners, table[0, prefix:].unflatten(0, (6, 6))[[0, 0, -1, -1], [0, -1, 0, -1]])
+    assert resize_positions(table, (6, 6), (6, 6), prefix, align_corners) is table
 
 
 def test_only_squares_have_a_side():

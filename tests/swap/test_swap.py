@@ -5,7 +5,7 @@ import functools
 
 import pytest
 import torch
-from backbones.test_contract import NAMES, TINY, type_of
+from backbones.test_contract import NAMES, tiny
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
@@ -146,7 +146,7 @@ def check(framework: str, name: str, **options) -> None:
 
 @pytest.mark.parametrize('framework', FRAMEWORKS)
 def test_every_framework(framework):
-    check(framework, 'conv2former_n', arch=TINY['Conv2Former'])
+    check(framework, 'conv2former_n', **tiny('conv2former_n'))
 
 
 @pytest.mark.parametrize('framework', UNAVAILABLE)
@@ -159,7 +159,7 @@ def test_operators_that_are_not_available(framework):
 @pytest.mark.parametrize('framework', ['Mask R-CNN', 'UperNet'])
 @pytest.mark.parametrize('name', NAMES)
 def test_every_family(name, framework):
-    check(framework, name, arch=TINY[type_of(name)])
+    check(framework, name, **tiny(name))
 
 
 @pytest.mark.slow

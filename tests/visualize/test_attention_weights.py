@@ -11,7 +11,7 @@ from hybrid_backbones import create_backbone, list_backbones
 from hybrid_backbones.backbones import botnet, convit, cvt
 from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.layers import transformer
-from hybrid_backbones.visualize.attention_weights import FAMILIES, AttentionMap, attention_layers, attention_of
+from hybrid_backbones.visualize.attention_weights import AttentionMap, attention_layers, attention_of
 
 # With windows, the blocks 0 and 3 of six have them.
 PLAIN = dict(depth=6, dim=32, heads=4)
@@ -59,8 +59,8 @@ def own_outputs(network: nn.Module, image: Tensor) -> dict[str, tuple[Tensor, Te
         if size is None:
             found[name] = out[0, 0, :0], out[0]
         else:
-            special = out.shape[1] - size[0] * size[1]
-            found[name] = out[0, :special], out[0, special:].unflatten(0, tuple(size))
+            prefix = out.shape[1] - size[0] * size[1]
+            found[name] = out[0, :prefix], out[0, prefix:].unflatten(0, tuple(size))
 
     def before_proj(module: nn.Module, args: tuple, kwargs: dict, name: str) -> None:
         size = args[1] if len(args) > 1 else kwargs['size']
@@ -83,7 +83,7 @@ def own_outputs(network: nn.Module, image: Tensor) -> dict[str, tuple[Tensor, Te
 
 def made_of(found: AttentionMap) -> Tensor:
     """Weights times values, heads side by side."""
-    weights = torch.cat([found.special, found.weights.flatten(1)], 1)
+    weights = torch.cat([found.prefix, found.weights.flatten(1)], 1)
     torch.testing.assert_close(weights.sum(1), torch.ones(len(weights), dtype=weights.dtype))
     assert weights.min() >= 0
     return torch.einsum('ht,thd->hd', weights, found.values).flatten()
@@ -126,14 +126,14 @@ def test_points_are_places_on_the_map_that_asks() -> None:
     assert [found.place for found in maps] == [(10, 23), (5, 11), (2, 5), (2, 5)]
     # Keys are at half the resolution.
     assert [tuple(found.weights.shape) for found in maps] == [(1, 8, 12), (2, 4, 6), (3, 2, 3), (3, 2, 3)]
-    assert [found.special.shape[1] for found in maps] == [0, 0, 1, 1]
+    assert [found.prefix.shape[1] for found in maps] == [0, 0, 1, 1]
 
 
 def test_windows_end_where_they_end() -> None:
     network = create_backbone('deit_s', **NETWORKS['deit_s'])
     found = attention_of(network, torch.randn(1, 3, *SIZE), 0, (50, 20))
-    # A grid of 6 x 8 in windows of 2, and two special tokens.
-    assert found.place == (3, 1) and found.special.shape == (4, 2)
+    # A grid of 6 x 8 in windows of 2, and two prefix tokens.
+    assert found.place == (3, 1) and found.prefix.shape == (4, 2)
     seen = torch.zeros(6, 8, dtype=torch.bool)
     seen[2:4, 0:2] = True
     assert torch.equal(found.weights.sum(0) > 0, seen)
@@ -182,7 +182,7 @@ def test_every_family_has_attention_or_says_who_has() -> None:
     for name in {find_backbone(name)[0]: name for name in list_backbones()}.values():
         with torch.device('meta'):
             network = create_backbone(name)
-        if isinstance(network, FAMILIES):
+        if network.attention_readers:
             assert attention_layers(network), name
         else:
             expected = rf'^{type(network).__name__} has no attention layer.* BoTNet \(botnet_101.*CvT \(cvt_13'

@@ -32,7 +32,7 @@ OFFICIAL = {
     'conv2former_t_224x224': ('conv2former_t', {}, 1000),
     'cvt_w24_224x224': ('cvt_w24', {}, 1000),
     'coatnet_0_224': ('coatnet_0', {}, 1000),
-    'botnet50_s1_gist_192x256': ('botnet_s1_50', dict(table_image_size=(192, 256)), None),
+    'botnet50_s1_gist_192x256': ('botnet_s1_50', dict(table_size=(192, 256)), None),
     'deit_tiny_distilled_224': ('deit_t', dict(distilled=True), 1000),
     'vitc_4gf_224': ('vitc_4gf', {}, None),
     'convit_small_224': ('convit_s', {}, 1000),
@@ -42,6 +42,7 @@ OFFICIAL = {
     'replknet_31b_deploy_128x160': ('replknet_31b', dict(small_kernel_merged=True), 1000),
     'slak_tiny_128x160': ('slak_t', {}, 1000),
     'moat_0_224x224': ('moat_0', {}, 1000),
+    'moganet_s_128x160': ('moganet_s', {}, 1000),
 }
 
 

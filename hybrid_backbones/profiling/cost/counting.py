@@ -22,10 +22,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...backbones.factory import create_backbone, list_backbones
+from ...backbones.pyramid import PyramidBackbone
 from ...swap.feature_maps import build, on_meta
 from ..subjects import create_network
 from .operators import FORMULAS, FOURIER, is_free
-from .textbook import TEXTBOOK
 
 # What a detector's second stage looks at: boxes, as many as mmdet's configs propose in testing, and of them masks, as
 # many as may be found in an image. So did mmdet 2's `forward_dummy`, with which papers count.
@@ -43,7 +43,8 @@ class Cost:
     Attributes:
         parameters: Numbers that are learned, shared ones once.
         macs: Multiply-adds that were executed (1 MAC = 2 FLOPs), the sum of `by_operator`.
-        textbook_macs: The same with the formulas of `textbook` where our algebra is other than the papers'.
+        textbook_macs: The same with the formulas of `PyramidBackbone.textbook_macs`, where our algebra is other than
+            the papers'.
         activations: Numbers in the outputs of convolutions, matrix products and attention, after Radosavovic et al.
             (arXiv 2003.13678), who count convolutions, and fvcore. Of attention the output, not the scores.
         by_operator: Executed multiply-adds by operator, as `aten.convolution`; those with none are left out.
@@ -76,7 +77,7 @@ class _Watch(TorchDispatchMode):
             raise UnknownOperatorError(
                 f'{func}, run by {module}: nothing says what it costs. Give it a formula, in FLOPs (2 per MAC), by '
                 f'torch.utils.flop_counter.register_flop_formula(torch.ops.{packet}), or, if it multiplies nothing '
-                'that counts, its name to FREE in hybrid_backbones/transfer/cost/operators.py'
+                'that counts, its name to FREE in hybrid_backbones/profiling/cost/operators.py'
             )
         return out
 
@@ -141,19 +142,20 @@ def _in_inference(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _textbook(network: nn.Module, counter: FlopCounterMode) -> Iterator[list[int]]:
-    """Multiply-adds that the textbook's formulas have over those that their modules execute, in a list of one."""
+    """Multiply-adds by the formulas of backbones less those that their modules execute, in a list of one."""
     difference, before, handles = [0], {}, []
+    backbones = [module for module in network.modules() if isinstance(module, PyramidBackbone)]
+    formulas = {m: b.textbook_macs[type(m)] for b in backbones for m in b.modules() if type(m) in b.textbook_macs}
 
     def start(module: nn.Module, inputs: tuple) -> None:
         before[module] = counter.get_total_flops()
 
     def end(module: nn.Module, inputs: tuple, output: Any) -> None:
         executed = (counter.get_total_flops() - before.pop(module)) // 2
-        difference[0] += TEXTBOOK[type(module)](module, inputs, output) - executed
+        difference[0] += formulas[module](module, inputs, output) - executed
 
-    for module in network.modules():
-        if type(module) in TEXTBOOK:
-            handles += [module.register_forward_pre_hook(start), module.register_forward_hook(end)]
+    for module in formulas:
+        handles += [module.register_forward_pre_hook(start), module.register_forward_hook(end)]
     try:
         yield difference
     finally:

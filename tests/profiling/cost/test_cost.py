@@ -235,10 +235,10 @@ def test_large_kernels_are_counted_as_transforms_where_they_are():
 def test_textbook_of_convit_within_windows_and_without():
     tokens, dim, heads = 100, 192, 4
     rest = tokens * (256 * 3 * dim + dim * dim + 8 * dim * dim)  # patches, proj and MLP of a block
-    whole = count_cost(create_backbone('convit_t', pyramid=None, out_norm=False, out_indices=(0,)), _image(160))
+    whole = count_cost(create_backbone('convit_t', pyramid=None, out_norm=False, blocks=(0,)), _image(160))
     assert whole.textbook_macs == rest + tokens * 3 * dim**2 + tokens**2 * (2 * dim + 3 * heads)
     assert whole.macs == rest + tokens * 3 * dim**2 + tokens**2 * 2 * dim + tokens * 20 * dim
-    options = dict(pyramid=None, out_norm=False, out_indices=(0,), window_size=4)
+    options = dict(pyramid=None, out_norm=False, blocks=(0,), window_size=4)
     windows = count_cost(create_backbone('convit_t', **options), _image(160))
     # Four windows of 16, two of 8 on each of two sides, one of 4.
     pairs = 4 * 16**2 + 4 * 8**2 + 4**2
@@ -265,7 +265,7 @@ def test_a_network_stays_as_it_was():
 
 
 def test_options_and_names():
-    deep = backbone_cost('deit_t', (224, 224), pyramid=None, out_indices=(2,), out_norm=False)
+    deep = backbone_cost('deit_t', (224, 224), pyramid=None, blocks=(2,), out_norm=False)
     assert deep.parameters < backbone_cost('deit_t', (224, 224)).parameters / 2
     assert backbone_cost('timm:resnet50', (224, 224)).macs == pytest.approx(4.087e9, rel=1e-3)
     with pytest.raises(ValueError, match='timm:resnet50 takes no options here'):

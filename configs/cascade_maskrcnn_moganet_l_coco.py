@@ -1,0 +1,14 @@
+_base_ = './_base_/cascade_maskrcnn_coco.py'
+
+# The authors' recipe, with layer decay for B and L.
+model = dict(
+    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
+    backbone=dict(_delete_=True, type='MogaNet', arch='large', drop_path_rate=0.3),
+    neck=dict(in_channels=[64, 160, 320, 640]),
+)
+
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-4, weight_decay=0.05),
+    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.8, num_layers=12),
+)

@@ -1,0 +1,14 @@
+_base_ = './_base_/maskrcnn_coco.py'
+
+# The authors' recipe, which has no layer decay, on the 3x schedule instead of their 1x.
+model = dict(
+    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
+    backbone=dict(_delete_=True, type='MogaNet', arch='xtiny', drop_path_rate=0.05),
+    neck=dict(in_channels=[32, 64, 96, 192]),
+)
+
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-4, weight_decay=0.05),
+    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=1.0, num_layers=12),
+)

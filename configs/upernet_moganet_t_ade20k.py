@@ -1,0 +1,17 @@
+_base_ = './_base_/upernet_ade20k.py'
+
+# The authors' recipe, which has no layer decay.
+model = dict(
+    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
+    backbone=dict(_delete_=True, type='MogaNet', arch='tiny', drop_path_rate=0.1),
+    decode_head=dict(in_channels=[32, 64, 128, 256]),
+    auxiliary_head=dict(in_channels=128),
+)
+# Over the GPUs of a distributed run, as in the authors' segmentors.
+sync_bn = 'torch'
+
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-4, weight_decay=0.01),
+    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=1.0, num_layers=12),
+)
