@@ -208,9 +208,7 @@ def _extra_level(kind: str, dim: int) -> nn.Module:
     return nn.MaxPool2d(3, stride=2, padding=1)
 
 
-def _attention_inputs(block: Block, x: Tensor, size: Sequence[int]) -> AttentionInputs:
-    # Of the block: in inference it adds attention to its input without calling it as a module.
-    attn, x = block.attn, block.norm1(x)
+def _attention_inputs(attn: Attention, x: Tensor, size: Sequence[int]) -> AttentionInputs:
     prefix = x.shape[1] - size[0] * size[1]
     grid = x[:, prefix:].unflatten(1, size).contiguous()
     maps = [conv(grid)[0] for conv in (attn.conv_proj_q, attn.conv_proj_k, attn.conv_proj_v)]
@@ -245,7 +243,7 @@ class CvT(PyramidBackbone):
     """
 
     tiny_arch = dict(depths=(1, 1, 2), dims=(8, 16, 24), heads=(1, 2, 3))
-    attention_readers = {Block: _attention_inputs}
+    attention_readers = {Attention: _attention_inputs}
     no_weight_decay = ('cls_token',)
     dense_only_prefixes = ('out_norms.', 'extra_level.')
     classifier_options = dict(out_norm=False, extra_level=None)
