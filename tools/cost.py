@@ -43,10 +43,10 @@ def parse_args() -> argparse.Namespace:
 
 def costs(args: argparse.Namespace) -> dict[str, tuple]:
     """Size and cost by name."""
+    from hybrid_backbones._tasks import is_segmentor
     from hybrid_backbones.engine.config import read_config
     from hybrid_backbones.profiling.cost import backbone_cost, model_cost
     from hybrid_backbones.swap import swap_backbone
-    from hybrid_backbones.swap.wiring import is_segmentor
 
     rows = {}
     for name in args.names:
@@ -54,8 +54,7 @@ def costs(args: argparse.Namespace) -> dict[str, tuple]:
         rows[name] = size, backbone_cost(name, size)
     for path in args.config:
         cfg = swap_backbone(path, args.backbone) if args.backbone else read_config(path)
-        segmentor = 'model' in cfg and is_segmentor(cfg.model)
-        size = tuple(args.size or ((512, 2048) if segmentor else (800, 1280)))
+        size = tuple(args.size or ((512, 2048) if is_segmentor(cfg) else (800, 1280)))
         rows[f'{path} {args.backbone or ""}'.strip()] = size, model_cost(cfg, size)
     return rows
 

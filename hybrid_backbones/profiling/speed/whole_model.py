@@ -15,12 +15,12 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 
+from ..._tasks import is_segmentor
 from ...backbones.pyramid import PyramidBackbone
 from ...datasets.roots import walk
 from ...engine.config import read_config
 from ...swap import swap_backbone
 from ...swap.feature_maps import build
-from ...swap.wiring import is_segmentor
 from ..subjects import parse
 
 # Objects in each image of a training step.
@@ -64,7 +64,7 @@ class WholeModel(nn.Module):
             raise ValueError(
                 f'{cfg.filename} has no model or no test_dataloader; a detector of mmdet or segmentor of mmseg has'
             )
-        self.segmentor = is_segmentor(cfg.model)
+        self.segmentor = is_segmentor(cfg)
         scope = cfg.get('default_scope') or ('mmseg' if self.segmentor else 'mmdet')
         self.size = size
         self.model = _untrained(cfg, scope, size)
