@@ -2,6 +2,6 @@
 
 from ..subjects import create_network
 from .comparison import compare, profile
-from .records import Settings, Speed, growth, growth_exponent, table
+from .records import Settings, Speed, growth, table
 
-__all__ = ['Settings', 'Speed', 'compare', 'create_network', 'growth', 'growth_exponent', 'profile', 'table']
+__all__ = ['Settings', 'Speed', 'compare', 'create_network', 'growth', 'profile', 'table']

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..growth import growth_exponent
+
 MEMORY_FORMATS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 STABLE = 0.02
@@ -180,14 +182,6 @@ def _remark(row: Speed) -> str:
         known = 'too few for an interval' if row.margin is None else f'median within {row.margin:.1%}'
         remarks.append(f'not stable: {len(row.seconds)} iterations, {known}')
     return '  ' + '; '.join(remarks) if remarks else ''
-
-
-def growth_exponent(pixels: Sequence[int], values: Sequence[float | None]) -> float | None:
-    """`b` of the `a * pixels ** b` that is nearest by least squares of logarithms; None where two are not known."""
-    points = [(math.log(p), math.log(v)) for p, v in zip(pixels, values, strict=True) if v is not None and v > 0]
-    if len({x for x, _ in points}) < 2:
-        return None
-    return float(np.polyfit(*zip(*points, strict=True), 1)[0])
 
 
 def growth(rows: Sequence[Speed]) -> list[str]:
