@@ -16,7 +16,7 @@ REQUIRES = [
     'numpy',
     'matplotlib',
     'rich',
-    # The distribution that MMEngine and mmcv require too. opencv-python-headless provides the same module: whoever needs
+    # The distribution that MMEngine and mmcv require. opencv-python-headless provides the same module: whoever needs
     # it installs it last, in place of this one.
     'opencv-python',
     # mmsegmentation imports these two and declares neither.

@@ -1,4 +1,4 @@
-"""Networks of ours computed as their authors do, to measure what is gained: the same functions, laid out in full."""
+"""Layers of BoTNet and CeiT as their authors compute them, as a baseline for the speed of this package's layers."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from ..layers.attention import relative_logits
 
 
 class _BoTNetAttention(botnet.Attention):
-    """Scores and bias of all pairs of positions in memory."""
+    """Materialises the scores and the bias of all pairs of positions."""
 
     def _attend(self, qkv: Tensor, padding: None) -> Tensor:
         n, height, width, _ = qkv.shape
@@ -21,7 +21,7 @@ class _BoTNetAttention(botnet.Attention):
 
 
 class _TokenAttention(transformer.Attention):
-    """Scores of all pairs of tokens in memory."""
+    """Materialises the scores of all pairs of tokens."""
 
     def _attend(self, of_queries: Tensor, of_keys: Tensor) -> Tensor:
         q, _, _ = of_queries.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -31,7 +31,7 @@ class _TokenAttention(transformer.Attention):
 
 
 class _LeFF(ceit.LeFF):
-    """Tokens turned into a map (N, C, H, W), its layers one by one, and turned back."""
+    """Permutes tokens to a map (N, C, H, W), applies the layers one by one, and permutes back."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 3, 1, 2).contiguous()
@@ -44,8 +44,8 @@ _PLAIN = {botnet.Attention: _BoTNetAttention, transformer.Attention: _TokenAtten
 FAMILIES = ('botnet', 'ceit')
 
 
-def lay_out_in_full(network: nn.Module) -> nn.Module:
-    """Change a network of one of `FAMILIES`, in place, to the plain computation of the same function."""
+def use_plain_layers(network: nn.Module) -> nn.Module:
+    """Replace the layers of a network of one of `FAMILIES`, in place, by plain ones that compute the same function."""
     for module in network.modules():
         module.__class__ = _PLAIN.get(type(module), type(module))
     return network
