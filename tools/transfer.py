@@ -1,4 +1,4 @@
-"""Train and measure many backbones in many detectors and segmentors alike; see docs/transfer.md.
+"""Train and measure many backbones in many detectors and segmentors; see docs/transfer.md.
 
 python tools/transfer.py run configs/transfer/smoke.yaml --slots 2
 python tools/transfer.py run configs/transfer/proxy.yaml --data coco_mini=DIR --data ade20k_mini=DIR

@@ -1,6 +1,6 @@
 """Sweeps over many backbones, the rows that they write, reports on them, and published figures.
 
-Needs the extra `transfer`; importing it without says so.
+Needs the extra `transfer`; otherwise importing it raises an error with the command that installs it.
 """
 
 from .._extras import require

@@ -24,7 +24,7 @@ Figures that others published, **quoted** for comparison with measured ones. Non
   "By" names who trained a network if not its authors.
 - COCO is val2017 with one scale and no test-time augmentation, ADE20K and Cityscapes are the validation sets.
 - Parameters and multiply-adds (MACs, which papers call FLOPs) are of the whole detector or segmentor, the latter for an
-  image of the height and width beside them.
+  image of the stated height and width.
 """
 
 TAIL = """## What is not comparable

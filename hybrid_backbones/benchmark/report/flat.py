@@ -31,7 +31,7 @@ _MEMORY = {'inference_mib': 'inference_memory_mib', 'training_mib': 'training_me
 def write_csv(rows: Sequence[Row]) -> str:
     """Rows as CSV; the text is empty if there are none."""
     lines = [{column: _cell(value) for column, value in flatten(row).items()} for row in rows]
-    # As objects, or integers beside empty cells would become floats.
+    # With other dtypes, integers in columns that have empty cells would become floats.
     return pd.DataFrame(lines, dtype=object).to_csv(index=False) if lines else ''
 
 

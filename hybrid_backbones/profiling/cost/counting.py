@@ -173,11 +173,11 @@ def backbone_cost(name: str, size: tuple[int, int], **options: Any) -> Cost:
     Raises:
         ValueError: The name is unknown, or the network does not take the options.
     """
-    ours = name in list_backbones()
-    if options and not ours:
+    is_own = name in list_backbones()
+    if options and not is_own:
         raise ValueError(f'{name} takes no options here; they are for {", ".join(list_backbones())}')
     with torch.device('meta'):
-        network = create_backbone(name, **options) if ours else create_network(name, size=size)
+        network = create_backbone(name, **options) if is_own else create_network(name, size=size)
         return count_cost(network, torch.empty(1, 3, *size))
 
 
@@ -219,16 +219,16 @@ def _regions(extractor: nn.Module, maps: tuple[Tensor, ...], regions: Tensor, *_
 def model_cost(cfg: Config, size: tuple[int, int]) -> Cost:
     """Cost of a whole detector of mmdet or segmentor of mmseg for one image, without its post-processing.
 
-    As papers count, with mmdet 2's and mmseg's `get_flops`: the second stage of a detector sees 1000 boxes and 100
-    masks; auxiliary heads of segmentors, which serve training, count with their parameters only. Models that decide by
-    values what they do are run, with memory.
+    Counted like mmdet 2's and mmseg's `get_flops`, which papers use: the second stage of a detector has 1000 boxes and
+    100 masks; of auxiliary heads of segmentors only the parameters count. Models whose control flow depends on values
+    are run on the CPU.
 
     Args:
-        cfg: With a `model`; nothing of it is loaded or changed.
+        cfg: With a `model`; no weights are loaded, and it is not changed.
         size: Height and width of the image in pixels: 800x1280 for detectors and 512x2048 for UperNet in papers.
 
     Raises:
-        ValueError: The config has no model, or one whose second stage is not known here.
+        ValueError: The config has no model, or an unknown second stage.
     """
     if 'model' not in cfg:
         raise ValueError(f'{cfg.filename or "the config"} has no model; expected a detector or segmentor')
