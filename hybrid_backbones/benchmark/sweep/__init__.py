@@ -1,7 +1,7 @@
 """Sweeps: the same training and measurements for many backbones, kept as rows."""
 
+from .data import locate_datasets
 from .engines import ENGINES
-from .inputs import locate_datasets
 from .jobs import read_jobs
 from .running import run_sweep, status
 from .spec import SpecError

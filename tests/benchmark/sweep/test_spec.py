@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hybrid_backbones import list_backbones
-from hybrid_backbones.benchmark.sweep.inputs import locate_datasets
+from hybrid_backbones.benchmark.sweep.data import locate_datasets
 from hybrid_backbones.benchmark.sweep.jobs import Job, read_jobs
 from hybrid_backbones.benchmark.sweep.spec import SpecError
 from hybrid_backbones.datasets.checks import DataError
