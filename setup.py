@@ -13,11 +13,12 @@ REQUIRES = [
     'timm>=1.0,<2',
     'safetensors>=0.4',
     'tqdm',
-    # Results of sweeps: rows, specs and pages. torch and MMEngine bring all but jsonschema.
-    'filelock',
-    'jinja2',
-    'jsonschema>=4',
-    'pyyaml',
+    'numpy',
+    'matplotlib',
+    'rich',
+    # The distribution that MMEngine and mmcv require. opencv-python-headless provides the same module: whoever needs
+    # it installs it last, in place of this one.
+    'opencv-python',
     # mmsegmentation imports these two and declares neither.
     'ftfy',
     'regex',
@@ -34,8 +35,8 @@ EXTRAS = {
     # For those who have no mmcv: the same Python code without compiled operators, which hybrid_backbones.compat
     # provides. 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a config.
     'lite': ['mmcv-lite>=2.0.1,<2.2'],
-    # Plots of the page that tools/transfer.py report writes.
-    'transfer': ['plotly>=6'],
+    # Sweeps and their reports: tools/transfer.py.
+    'transfer': ['filelock', 'jinja2', 'pandas>=2', 'plotly>=6', 'pydantic>=2.10', 'pyyaml', 'scipy>=1.11'],
     # Sweeps on clusters.
     'ray': ['ray>=2.9; python_version < "3.14"'],  # it has no newer wheels
     'slurm': ['submitit>=1.5'],

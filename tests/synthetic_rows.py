@@ -1,11 +1,11 @@
-"""Rows of results with made-up numbers, drawn from a fixed seed, for tests of what reads them."""
+"""Synthetic rows of results, random with a fixed seed, for tests of reports."""
 
 import random
 from typing import Any
 
-from hybrid_backbones.benchmark.rows import Row, seal
+from hybrid_backbones.benchmark.rows import Row, complete
 
-# name, parameters in M, MACs in G, score above the weakest
+# name, parameters in M, MACs in G, score minus that of ResNet-50
 BACKBONES = (
     ('timm_resnet_50', 44.2, 260, 0.0),
     ('timm_convnext_t', 48.1, 262, 5.2),
@@ -39,7 +39,7 @@ ENVIRONMENT = dict(
 
 
 def run_row(backbone: str = 'cvt_13', setting: tuple = SETTINGS[0], score: float | None = 40.0, **changes: Any) -> Row:
-    """A sealed row of a run; `changes` go to its identity where that has the key, else to the row."""
+    """A complete row of a run; `changes` go to its identity if that has the key, else to the row."""
     framework, dataset, schedule, metric, _ = setting
     row = dict(
         record='run',
@@ -65,11 +65,11 @@ def run_row(backbone: str = 'cvt_13', setting: tuple = SETTINGS[0], score: float
         weights=dict(file=f'{backbone}.pth', loaded=1.0),
         metrics={} if score is None else _metrics(metric, score),
     )
-    return _changed(row, changes)
+    return _with_changes(row, changes)
 
 
 def profile_row(backbone: str = 'cvt_13', side: int = 512, **changes: Any) -> Row:
-    """A sealed row of cost and speed at a square size."""
+    """A complete row of a profile at a square size."""
     row = dict(
         record='profile',
         origin='measured',
@@ -89,7 +89,7 @@ def profile_row(backbone: str = 'cvt_13', side: int = 512, **changes: Any) -> Ro
         ),
         environment=ENVIRONMENT,
     )
-    return _changed(row, changes)
+    return _with_changes(row, changes)
 
 
 def many_rows(settings: int = 3, seeds: int = 2) -> list[Row]:
@@ -135,7 +135,14 @@ def speed(seconds: float, side: int = 800) -> dict[str, Any]:
 
 
 def _measured(
-    name: str, setting: tuple, score: float, parameters: float, macs: float, chance: random.Random, seed: int, **changes
+    name: str,
+    setting: tuple,
+    score: float,
+    parameters: float,
+    macs: float,
+    chance: random.Random,
+    seed: int,
+    **changes,
 ) -> Row:
     quoted = {setting[3]: round(score + chance.gauss(0.3, 0.4), 1)}
     source = dict(source='the paper, table 4', trust='paper', schedule=setting[2])
@@ -177,7 +184,7 @@ def _metrics(metric: str, score: float) -> dict[str, float]:
     return {'mask_AP': score, 'box_AP': score + 4} if metric == 'mask_AP' else {metric: score}
 
 
-def _changed(row: dict[str, Any], changes: dict[str, Any]) -> Row:
+def _with_changes(row: dict[str, Any], changes: dict[str, Any]) -> Row:
     identity = {key: value for key, value in changes.items() if key in row['identity']}
     others = {key: value for key, value in changes.items() if key not in identity}
-    return seal({**row, **others, 'identity': {**row['identity'], **identity}})
+    return complete({**row, **others, 'identity': {**row['identity'], **identity}})

@@ -1,9 +1,9 @@
-"""Large depthwise kernels of RepLKNet and SLaK on a CPU: as here, and by torch's plain convolutions.
+"""Large depthwise kernels of RepLKNet and SLaK on a CPU: this package's algorithm and torch's convolutions.
 
 python tools/benchmark_large_kernel.py replknet_31b --size 800 1344
 
-`folded` is the plain convolutions of the fused network, `published` those of the training form with BatchNorms behind
-them. Ways run in turn; a ratio is the median of paired iterations. Last comes the whole network, each way in turn.
+`folded` are the convolutions of the fused network, `published` those of the training form followed by BatchNorms. The
+three algorithms run in turn; a ratio is the median over paired iterations. The last line is the whole network.
 """
 
 import argparse
@@ -16,10 +16,14 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('name', nargs='?', default='replknet_31b', help='a RepLKNet or SLaK of this package')
     parser.add_argument('--size', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
-    parser.add_argument('--train', action='store_true', help='forward and backward; plain ones take minutes')
+    parser.add_argument(
+        '--train', action='store_true', help='forward and backward; the plain convolutions take minutes'
+    )
     parser.add_argument('--iterations', type=int, default=7)
-    parser.add_argument('--no-network', action='store_true', help='only the kernels')
-    parser.add_argument('--cpu-time', action='store_true', help="the process's own: for one thread on a busy machine")
+    parser.add_argument('--no-network', action='store_true', help='skip the whole network')
+    parser.add_argument(
+        '--cpu-time', action='store_true', help='CPU time of the process, for one thread on a busy machine'
+    )
     return parser.parse_args()
 
 
@@ -72,14 +76,16 @@ def main() -> None:
 
     print(f'{args.name}, 1x3x{args.size[0]}x{args.size[1]}, {torch.get_num_threads()} threads, seconds')
     print(f'{"":34}{"here":>11}{"folded":>11}{"published":>11}{"x folded":>13}{"x published":>13}')
-    ways = [ParallelKernels.forward, folded, published]
+    algorithms = [ParallelKernels.forward, folded, published]
     totals = [0.0, 0.0, 0.0]
     for stage, (stride, depth) in enumerate(zip(network.out_strides, network.depths, strict=True)):
         module = kernels[sum(network.depths[:stage])]
         largest = next(module.parameters())
-        x = torch.randn(1, *(-(-side // stride) for side in args.size), len(largest), requires_grad=args.train)
+        x = torch.randn(
+            1, *((side + stride - 1) // stride for side in args.size), len(largest), requires_grad=args.train
+        )
         label = f'{depth} x {tuple(largest.shape[2:])} on {tuple(x.shape[1:])}'
-        medians = compare(label, [partial(way, module, x) for way in ways])
+        medians = compare(label, [partial(way, module, x) for way in algorithms])
         totals = [total + depth * seconds for total, seconds in zip(totals, medians, strict=True)]
     report('all kernels', totals, [totals])
     if args.no_network:
@@ -91,7 +97,7 @@ def main() -> None:
         return network(image)
 
     image = torch.randn(1, 3, *args.size)
-    compare('network', [partial(run, way) for way in ways])
+    compare('network', [partial(run, way) for way in algorithms])
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Time and memory of backbones and whole models, side by side: docs/speed.md says how to read it.
+"""Time and memory of backbones and whole models, measured side by side; see docs/speed.md.
 
 python tools/benchmark_speed.py conv2former_t timm:convnext_tiny --sizes 800x1344
 python tools/benchmark_speed.py deit_s:window_size=14 deit_s --sizes 224 512 800x1344
@@ -25,33 +25,42 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # `--size 800 1344` would be two square sizes
+        allow_abbrev=False,  # an abbreviated `--size 800 1344` would be two square sizes
     )
     parser.add_argument(
         'names',
         nargs='+',
-        help='ours, timm:NAME, transformers:TYPE, plain:botnet_50, CONFIG or CONFIG+OURS; all over the last one',
+        help='backbone, timm:NAME, transformers:TYPE, plain:botnet_50, CONFIG, CONFIG+BACKBONE; ratios are to the last',
     )
     parser.add_argument(
-        '--sizes', type=parse_size, nargs='+', default=[(800, 1344)], metavar='HxW', help='one after the other'
+        '--sizes',
+        type=parse_size,
+        nargs='+',
+        default=[(800, 1344)],
+        metavar='HxW',
+        help='image sizes, default 800x1344',
     )
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--dtype', choices=['fp32', 'bf16', 'fp16'], default='fp32', help='bf16 and fp16 by autocast')
     parser.add_argument('--memory-format', choices=['channels_last', 'contiguous'], default='channels_last')
     parser.add_argument('--train', action='store_true', help='time forward and backward instead of inference')
-    parser.add_argument('--no-train-memory', action='store_true', help='no training step for its peak of memory')
-    parser.add_argument('--fuse', action='store_true', help='fold what folds for inference in our backbones')
+    parser.add_argument(
+        '--no-train-memory', action='store_true', help='do not measure the peak memory of a training step'
+    )
+    parser.add_argument('--fuse', action='store_true', help="fold BatchNorm of this package's backbones for inference")
     parser.add_argument(
         '--compile',
         nargs='?',
         const='inductor',
         metavar='BACKEND',
-        help='torch.compile networks, backbone and neck of whole models; put it behind the names',
+        help='torch.compile backbones, and the necks of whole models; give it after the names',
     )
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--iterations', type=int, default=50, help='at most; fewer if medians are stable earlier')
-    parser.add_argument('--seconds', type=float, default=60, help='at most for a size, after five iterations')
-    parser.add_argument('--json', metavar='FILE', help='write a line for each row, as soon as it is measured')
+    parser.add_argument(
+        '--iterations', type=int, default=50, help='maximum number; fewer if medians are stable earlier'
+    )
+    parser.add_argument('--seconds', type=float, default=60, help='time limit per size, after five iterations')
+    parser.add_argument('--json', metavar='FILE', help='write a line per row as soon as it is measured')
     parser.add_argument('--no-mallopt', action='store_true', help="leave glibc's allocator alone (Linux CPUs)")
     return parser.parse_args()
 
@@ -61,7 +70,8 @@ def main() -> None:
     import torch
 
     from hybrid_backbones.engine.memory import keep_freed_memory
-    from hybrid_backbones.profiling.speed import Settings, compare, growth, table
+    from hybrid_backbones.profiling.speed import COLUMNS, Settings, compare, growth, table
+    from hybrid_backbones.profiling.terminal import print_table
 
     kept = not args.no_mallopt and args.device == 'cpu' and keep_freed_memory()
     settings = Settings(
@@ -89,7 +99,9 @@ def main() -> None:
             for row in measured if file else ():
                 record = row.record(measured[-1]) | dict(freed_memory_kept=kept)
                 print(json.dumps(record), file=file, flush=True)
-            print('', *table(measured), '', sep='\n', flush=True)
+            print()
+            print_table(COLUMNS, table(measured))
+            print(flush=True)
     if len(args.sizes) > 1:
         print(*growth(rows), sep='\n')
 

@@ -1,7 +1,7 @@
-"""Rows of results: one JSON line for a run, or for the cost and speed of a backbone at a size.
+"""Rows of results: one JSON line per run, or per profile (cost and speed) of a backbone at a size.
 
-`rows.jsonl` in a results folder is only ever appended to, under a lock, by as many processes as like. Every line is
-checked against `rows.schema.json`, when it is written and when it is read, and carries a digest of itself.
+`rows.jsonl` in a results folder is only ever appended to, under a lock, by any number of processes. Every line is
+validated by the models of :mod:`.row_models` when it is written and when it is read, and carries a digest of itself.
 """
 
 import hashlib
@@ -9,28 +9,29 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from jsonschema import Draft202012Validator
 from mmengine.logging import print_log
+from pydantic import ValidationError
 
 from .._files import write_whole
+from .row_models import ROW, SCHEMA_VERSION
+from .validation import describe_errors
 
-SCHEMA_VERSION = 1
 FILE = 'rows.jsonl'
-# Lines that are no rows, and what was wrong with them.
+# Rejected lines, with the reason.
 DAMAGED = 'damaged.jsonl'
 LOCK = 'rows.lock'
 
+# A row as JSON has it: the digest covers exactly these values.
 Row = dict[str, Any]
 
 
 class ResultsError(ValueError):
-    """A results folder that cannot be used as it is."""
+    """A results folder, or a row, that cannot be used as it is."""
 
 
 def digest(value: Any) -> str:
@@ -38,32 +39,37 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(',', ':')).encode()).hexdigest()
 
 
-def identify(record: str, identity: dict[str, Any]) -> str:
-    """`id` of what has this identity: code that moves on does not make a run another."""
+def identity_digest(record: str, identity: dict[str, Any]) -> str:
+    """The `id` of a row: a digest of its identity without the commit, so that newer code repeats the same run."""
     return digest([record, {key: value for key, value in identity.items() if key != 'commit'}])[:16]
 
 
-def seal(row: Row) -> Row:
-    """`row` with `schema`, `id` and `digest`, checked.
+def complete(row: Row) -> Row:
+    """`row` with `schema`, `id` and `digest` added, validated.
 
     Raises:
-        ResultsError: It does not follow the schema; where and how.
+        ResultsError: It does not follow the schema; everything that is wrong.
     """
-    row = dict(row, schema=SCHEMA_VERSION, id=identify(row['record'], row['identity']))
+    row = dict(row, schema=SCHEMA_VERSION, id=identity_digest(row['record'], row['identity']))
     row['digest'] = _digest_of(row)
-    if problem := _problem(row):
-        raise ResultsError(f'not a row of results: {problem}')
+    if problems := _problems(row):
+        raise ResultsError('\n  '.join([f'not a row of results: {describe_count(problems)}', *problems]))
     return row
 
 
+def describe_count(problems: Sequence[str]) -> str:
+    """`1 problem`, `3 problems`."""
+    return f'{len(problems)} problem{"s" * (len(problems) != 1)}'
+
+
 def append(folder: Path, row: Row) -> Row:
-    """Add a row to a results folder, whole or not at all; returns it sealed.
+    """Add a row to a results folder, whole or not at all; returns it completed.
 
     Raises:
-        OSError: It cannot be written (disk full, no permission); the file is as it was.
+        OSError: It cannot be written (disk full, no permission); the file is unchanged.
         ResultsError: It does not follow the schema.
     """
-    row = seal(row)
+    row = complete(row)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
         _append_line(folder / FILE, row)
@@ -71,9 +77,9 @@ def append(folder: Path, row: Row) -> Row:
 
 
 def read(folder: Path) -> list[Row]:
-    """The row that counts for every identity, in the order of the file: the finished one, else the latest.
+    """One row per identity, in the order of the file: the finished one, else the latest.
 
-    Lines that are cut, edited or otherwise no rows are moved to `damaged.jsonl`, with what is wrong with them.
+    Lines that are cut, edited or otherwise invalid are moved to `damaged.jsonl`, with the reason.
 
     Raises:
         ResultsError: Rows of another schema version, or two finished rows of one identity; nothing is changed.
@@ -83,11 +89,11 @@ def read(folder: Path) -> list[Row]:
         return []
     with FileLock(folder / LOCK):
         lines = path.read_bytes().splitlines()
-        checked = [_parse(line) for line in lines]
-        rows = _latest(path, [row for row, _ in checked])
-        damaged = {line: problem for line, (_, problem) in zip(lines, checked, strict=True) if problem}
+        parsed = [_parse(line) for line in lines]
+        rows = _latest(path, [row for row, _ in parsed])
+        damaged = {line: problem for line, (_, problem) in zip(lines, parsed, strict=True) if problem}
         if damaged:
-            _set_aside(folder, lines, damaged)
+            _move_damaged(folder, lines, damaged)
     return rows
 
 
@@ -96,10 +102,10 @@ def _append_line(path: Path, value: Any) -> None:
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(end - 1)
-        # A line that was cut, by a machine that went down, stays one of its own.
-        gap = b'\n' if end and file.read(1) != b'\n' else b''
+        # A line that was cut off, by a machine that went down, must not run into the new one.
+        separator = b'\n' if end and file.read(1) != b'\n' else b''
         try:
-            file.write(gap + json.dumps(value, sort_keys=True).encode() + b'\n')
+            file.write(separator + json.dumps(value, sort_keys=True).encode() + b'\n')
             file.flush()
             os.fsync(file.fileno())
         except OSError as error:
@@ -108,17 +114,18 @@ def _append_line(path: Path, value: Any) -> None:
 
 
 def _parse(line: bytes) -> tuple[Row | None, str | None]:
-    """A line's row, and what is wrong with it; rows of another version are passed as they are."""
+    """A line's row, or what is wrong with the line; rows of another schema version are returned unvalidated."""
     try:
         row = json.loads(line)
     except ValueError as error:  # also bytes that are no text
-        return None, f'no JSON: {error}'
+        return None, f'not JSON: {error}'
     if isinstance(row, dict) and isinstance(row.get('schema'), int) and row['schema'] != SCHEMA_VERSION:
         return row, None
-    problem = _problem(row)
-    if not problem and row['digest'] != _digest_of(row):
-        problem = 'edited: its digest is of other content'
-    return (None, problem) if problem else (row, None)
+    if problems := _problems(row):
+        return None, '; '.join(problems)
+    if row['digest'] != _digest_of(row):
+        return None, 'edited: its digest does not match its content'
+    return row, None
 
 
 def _latest(path: Path, rows: Sequence[Row | None]) -> list[Row]:
@@ -128,14 +135,13 @@ def _latest(path: Path, rows: Sequence[Row | None]) -> list[Row]:
             continue
         if row['schema'] != SCHEMA_VERSION:
             raise ResultsError(
-                f'{path}, line {number}: schema version {row["schema"]}, and this is version {SCHEMA_VERSION}; use '
-                'another results folder, or the version of hybrid_backbones that wrote it'
+                f'{path}, line {number}: schema version {row["schema"]}, expected {SCHEMA_VERSION}; use another '
+                'results folder, or the version of hybrid_backbones that wrote it'
             )
-        before, known = latest.get(row['id'], (0, None))
+        earlier, known = latest.get(row['id'], (0, None))
         if known and known['state'] == row['state'] == 'finished':
             raise ResultsError(
-                f'{path}: lines {before} and {number} are finished rows of one identity, {describe(row)}; delete the '
-                'one that is not to count'
+                f'{path}: lines {earlier} and {number} are finished rows of one identity, {describe(row)}; delete one'
             )
         if not (known and known['state'] == 'finished'):
             latest[row['id']] = number, row
@@ -155,13 +161,13 @@ def describe(row: Row) -> str:
     return ', '.join([f'{identity["backbone"]}:{options}' if options else identity['backbone'], *parts])
 
 
-def _set_aside(folder: Path, lines: Sequence[bytes], damaged: dict[bytes, str]) -> None:
+def _move_damaged(folder: Path, lines: Sequence[bytes], damaged: dict[bytes, str]) -> None:
     for line, problem in damaged.items():
         _append_line(folder / DAMAGED, dict(problem=problem, line=line.decode(errors='replace')))
     write_whole(folder / FILE, b''.join(line + b'\n' for line in lines if line not in damaged))
     print_log(
-        f'{len(damaged)} of {len(lines)} lines of {folder / FILE} are no rows and were moved to {folder / DAMAGED}: '
-        + '; '.join(damaged.values()),
+        f'{len(damaged)} of {len(lines)} lines of {folder / FILE} are not valid rows and were moved to '
+        f'{folder / DAMAGED}: ' + '; '.join(damaged.values()),
         level=logging.WARNING,
     )
 
@@ -170,12 +176,12 @@ def _digest_of(row: Row) -> str:
     return digest({key: value for key, value in row.items() if key != 'digest'})
 
 
-def _problem(row: Any) -> str | None:
+def _problems(row: Any) -> list[str]:
     """Where and how a value does not follow the schema."""
-    errors = sorted(_validator().iter_errors(row), key=lambda error: error.validator == 'unevaluatedProperties')
-    return f'{errors[0].json_path}: {errors[0].message}' if errors else None
-
-
-@cache
-def _validator() -> Draft202012Validator:
-    return Draft202012Validator(json.loads(Path(__file__).with_name('rows.schema.json').read_text()))
+    try:
+        ROW.validate_json(json.dumps(row))
+    except ValidationError as error:
+        # Locations begin with the kind of row that was chosen by `record`.
+        chosen = isinstance(row, dict) and row.get('record') in ('run', 'profile')
+        return describe_errors(error, skip=int(chosen))
+    return []

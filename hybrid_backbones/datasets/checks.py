@@ -6,26 +6,21 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .roots import SPLITS, dataloaders, walk
+from .._tasks import is_segmentor
+from .roots import SPLITS, data_roots, dataloaders, walk
 
 # Of large sets only this many files are looked for, spread evenly; checking 118 000 takes minutes on network disks.
 _SAMPLE = 200
 
-_LAYOUTS = {
-    'mmdet': """COCO 2017 is expected as
+_COCO = """COCO 2017 is expected as
   {root}/
     annotations/instances_train2017.json, instances_val2017.json
     train2017/*.jpg
-    val2017/*.jpg""",
-    'mmseg': """ADE20K is expected as
+    val2017/*.jpg"""
+_ADE20K = """ADE20K is expected as
   {root}/
     images/training/*.jpg, images/validation/*.jpg
-    annotations/training/*.png, annotations/validation/*.png""",
-}
-_EMBEDDED = {
-    'mmdet': 'python tools/train.py configs/maskrcnn_conv2former_n_shapes.py',
-    'mmseg': 'python tools/train.py configs/upernet_conv2former_n_shapes.py',
-}
+    annotations/training/*.png, annotations/validation/*.png"""
 
 
 class DataError(FileNotFoundError):
@@ -42,36 +37,45 @@ def check_data(cfg: Config, splits: tuple[str, ...] = SPLITS) -> None:
     Raises:
         DataError: One error for everything that is missing, with the expected layout and what to do.
     """
-    problems: list[str] = []
-    roots: list[str] = []
-    for split, loader in dataloaders(cfg).items():
-        if split in splits:
-            walk(loader, lambda node: _check_dataset(node, problems, roots))
-            for evaluator in _as_list(cfg.get(f'{split}_evaluator')):
-                _check_file(evaluator.get('ann_file'), problems)
+    problems = missing_data(cfg, splits)
     if not problems:
         return
-    scope = 'mmseg' if cfg.get('default_scope') == 'mmseg' else 'mmdet'
-    root = roots[0] if roots else 'data'
-    missing = '\n'.join(f'  {problem}' for problem in dict.fromkeys(problems))
+    root = next(iter(data_roots(cfg)), 'data')
+    missing = '\n'.join(f'  {problem}' for problem in problems)
+    example = f'configs/{"upernet" if is_segmentor(cfg) else "maskrcnn"}_conv2former_n_shapes.py'
     raise DataError(
-        f'the data of this config is missing or incomplete:\n{missing}\n{_LAYOUTS[scope].format(root=root)}\n'
+        f'the data of this config is missing or incomplete:\n{missing}\n{expected_layout(cfg, root)}\n'
         f'If it lies elsewhere, add --data-root DIR (or a link: ln -s DIR {root}).\n'
-        f'To see everything run without downloads: {_EMBEDDED[scope]}'
+        f'To see everything run without downloads: python tools/train.py {example}'
     )
+
+
+def missing_data(cfg: Config, splits: tuple[str, ...] = SPLITS) -> list[str]:
+    """Every annotation file, image folder and image that a config names and that is not there, one line each."""
+    problems: list[str] = []
+    for split, loader in dataloaders(cfg).items():
+        if split in splits:
+            walk(loader, lambda node: _check_dataset(node, problems))
+            for evaluator in _as_list(cfg.get(f'{split}_evaluator')):
+                _check_file(evaluator.get('ann_file'), problems)
+    return list(dict.fromkeys(problems))
+
+
+def expected_layout(cfg: Config, root: str | Path) -> str:
+    """The files and folders that a config's task expects in the data folder `root`, over several lines."""
+    return (_ADE20K if is_segmentor(cfg) else _COCO).format(root=root)
 
 
 def _as_list(value: Any) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value or {}]
 
 
-def _check_dataset(dataset: dict, problems: list[str], roots: list[str]) -> None:
+def _check_dataset(dataset: dict, problems: list[str]) -> None:
     """Check one dataset's config, if `dataset` is one that reads files: it has a `data_prefix`."""
     prefixes = dataset.get('data_prefix')
     if not prefixes:
         return
     root = Path(dataset.get('data_root') or '')
-    roots.append(str(root))
     folders = {key: root / prefix for key, prefix in prefixes.items()}
     absent = [folder for folder in folders.values() if not folder.is_dir()]
     problems += [f'no folder {folder}' for folder in absent]

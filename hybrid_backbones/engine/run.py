@@ -12,6 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed import DistNetworkError
 
+from .._tasks import is_segmentor
 from ..datasets.checks import check_data
 from .compiling import compile_parts
 from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume, use_total_batch
@@ -141,17 +142,13 @@ def _summarise(runner: Runner, written: dict[str, Any]) -> None:
     runner.logger.info('Done. Written to\n' + '\n'.join(lines))
 
 
-def _task(cfg: Config) -> str:
-    return 'segmentation' if cfg.get('default_scope') == 'mmseg' else 'detection'
-
-
 def _draw_predictions(cfg: Config, folder: Path) -> None:
     hook = cfg.default_hooks.setdefault(
         'visualization',
-        dict(type='SegVisualizationHook' if _task(cfg) == 'segmentation' else 'DetVisualizationHook'),
+        dict(type='SegVisualizationHook' if is_segmentor(cfg) else 'DetVisualizationHook'),
     )
     hook['draw'], hook['interval'] = True, 1
-    if _task(cfg) == 'segmentation':
+    if is_segmentor(cfg):
         cfg.visualizer['save_dir'] = str(folder)
     else:
         hook['test_out_dir'] = str(folder)
@@ -160,7 +157,7 @@ def _draw_predictions(cfg: Config, folder: Path) -> None:
 def _write_predictions(cfg: Config, out: str) -> None:
     """Add to the config what writes predictions to `out`, in the form that the task's tools read."""
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    if _task(cfg) == 'segmentation':
+    if is_segmentor(cfg):
         if Path(out).suffix:
             raise ValueError(f'--out {out}: give a folder; each label map is written there as a PNG')
         evaluators[0]['output_dir'], evaluators[0]['keep_results'] = out, True
@@ -189,7 +186,7 @@ def use_tta(cfg: Config) -> tuple[str, ...]:
     """
     if 'tta_pipeline' not in cfg:
         raise ValueError('--tta needs tta_pipeline in the config; our configs/_base_/*.py show one for each task')
-    cfg.setdefault('tta_model', dict(type='SegTTAModel' if _task(cfg) == 'segmentation' else 'DetTTAModel'))
+    cfg.setdefault('tta_model', dict(type='SegTTAModel' if is_segmentor(cfg) else 'DetTTAModel'))
     unused = ()
     roi_head = cfg.model.get('roi_head') or {}
     if roi_head.get('mask_head'):

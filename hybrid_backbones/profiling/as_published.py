@@ -1,4 +1,4 @@
-"""Networks of this package computed as their authors compute them, as a baseline for speed and memory."""
+"""Layers of BoTNet and CeiT as their authors compute them, as a baseline for the speed of this package's layers."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from ..layers.linear import Pointwise
 
 
 class _BoTNetAttention(botnet.Attention):
-    """With the scores and bias of all pairs of positions in memory."""
+    """Materialises the scores and the bias of all pairs of positions."""
 
     def _attend(self, qkv: Tensor, padding: None) -> Tensor:
         n, height, width, _ = qkv.shape
@@ -23,7 +23,7 @@ class _BoTNetAttention(botnet.Attention):
 
 
 class _TokenAttention(transformer.Attention):
-    """With the scores of all pairs of tokens in memory."""
+    """Materialises the scores of all pairs of tokens."""
 
     def _attend(self, of_queries: Tensor, of_keys: Tensor) -> Tensor:
         q, _, _ = of_queries.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -33,7 +33,7 @@ class _TokenAttention(transformer.Attention):
 
 
 class _LeFF(ceit.LeFF):
-    """Tokens copied to a map (N, C, H, W), layers one by one, and copied back."""
+    """Permutes tokens to a map (N, C, H, W), applies the layers one by one, and permutes back."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 3, 1, 2).contiguous()
@@ -52,8 +52,8 @@ _AS_PUBLISHED = {
 FAMILIES = ('botnet', 'ceit')
 
 
-def as_published(network: nn.Module) -> nn.Module:
-    """Change a network of one of `FAMILIES`, in place, to its authors' computation of the same function."""
+def use_plain_layers(network: nn.Module) -> nn.Module:
+    """Replace the layers of a network of one of `FAMILIES`, in place, by plain ones that compute the same function."""
     for module in network.modules():
         module.__class__ = _AS_PUBLISHED.get(type(module), type(module))
     return network

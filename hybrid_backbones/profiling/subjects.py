@@ -1,4 +1,4 @@
-"""Networks by name, to be measured: ours, those of timm and transformers."""
+"""Networks to be measured, by name: this package's, timm's and those of transformers."""
 
 import ast
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..backbones.factory import create_backbone, list_backbones
-from .as_published import FAMILIES, as_published
+from .as_published import FAMILIES, use_plain_layers
 
 
 class _HiddenStates(nn.Module):
-    """Maps of a network of transformers, which returns them by name and on request."""
+    """A network of transformers that returns its feature maps."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -41,37 +41,37 @@ def _ours(name: str, fuse: bool) -> nn.Module:
 
 
 def create_network(name: str, fuse: bool = False, size: tuple[int, int] | None = None) -> nn.Module:
-    """A backbone of ours, or timm's feature pyramid of that name (with or without `timm:` in front).
+    """A backbone of this package, or timm's feature pyramid of that name (with or without `timm:` in front).
 
-    Ours take options: `deit_s:window_size=14`. `plain:NAME` is ours laid out in full, as its authors compute it, for
-    BoTNet and CeiT. `transformers:TYPE` is that library's network of a model type at its default configuration:
-    `transformers:cvt` is CvT-13. Networks of timm that serve one size are built for `size`.
+    This package's take options: `deit_s:window_size=14`. `plain:NAME` is BoTNet or CeiT with its layers computed as by
+    its authors. `transformers:TYPE` is that library's network of a model type at its default configuration:
+    `transformers:cvt` is CvT-13. Networks of timm that have a fixed input size are built for `size`.
 
     Raises:
-        ValueError: None of them has it.
+        ValueError: No library has a network of that name.
     """
     if name.split(':')[0] in list_backbones():
         return _ours(name, fuse)
     library, _, rest = name.partition(':')
     if library == 'plain' and rest.split(':')[0] in [n for family in FAMILIES for n in list_backbones(f'{family}*')]:
-        return as_published(_ours(rest, fuse=False))
+        return use_plain_layers(_ours(rest, fuse=False))
     if library == 'transformers':
         from transformers import AutoConfig, AutoModel
 
         return _HiddenStates(AutoModel.from_config(AutoConfig.for_model(rest)))
     import timm
 
-    plain = name.removeprefix('timm:')
-    if plain not in timm.list_models():
+    name_in_timm = name.removeprefix('timm:')
+    if name_in_timm not in timm.list_models():
         raise ValueError(f'{name!r} is neither one of {", ".join(list_backbones())} nor a model of timm')
-    return _of_timm(plain, size)
+    return _timm_network(name_in_timm, size)
 
 
-def _of_timm(name: str, size: tuple[int, int] | None) -> nn.Module:
+def _timm_network(name: str, size: tuple[int, int] | None) -> nn.Module:
     import timm
 
     options = dict(features_only=True, pretrained=False)
     try:
         return timm.create_model(name, img_size=size, **options)
-    except TypeError:  # of any size as it is
+    except TypeError:  # it takes any size and no img_size
         return timm.create_model(name, **options)

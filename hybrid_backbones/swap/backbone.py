@@ -14,6 +14,7 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .._tasks import is_segmentor
 from ..backbones.factory import find_backbone
 from ..backbones.pyramid import PyramidBackbone
 from ..checkpoints.published import SCHEME
@@ -100,12 +101,12 @@ def _change(
         raise ValueError('it has no model; expected a detector of mmdet 3.x or a segmentor of mmseg 1.x')
     model = cfg.model
     wiring.check_parts(model, cfg.get('default_scope'))
-    segmentor = wiring.is_segmentor(model)
+    segmentor = is_segmentor(cfg)
     scope = cfg.get('default_scope') or ('mmseg' if segmentor else 'mmdet')
     reasons: list[str] = []
     old = _old_maps(model, scope, reasons)
-    reasons += wiring.drop_pyramid_neck(model)
-    readers = wiring.readers(model, old)
+    reasons += wiring.drop_pyramid_neck(model, segmentor)
+    readers = wiring.readers(model, old, segmentor)
     needed = sorted({position for reader in readers for position in reader.positions})
     try:
         stages = choose_stages(old, needed, backbone, exact=not segmentor)

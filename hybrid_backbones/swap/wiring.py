@@ -92,10 +92,6 @@ def part_names(model: dict[str, Any], *keys: str) -> str:
     return ', '.join(f'{part} ({config.get("type")})' for part, config in _listed(model, *keys))
 
 
-def is_segmentor(model: dict[str, Any]) -> bool:
-    return 'decode_head' in model
-
-
 def assumed_maps(model: dict[str, Any]) -> Maps:
     """Maps of a backbone that cannot be built here, from the channels that are read of it.
 
@@ -109,7 +105,7 @@ def assumed_maps(model: dict[str, Any]) -> Maps:
     raise ValueError('no part of the model lists the channels of its maps')
 
 
-def readers(model: dict[str, Any], old: Maps) -> list[Reader]:
+def readers(model: dict[str, Any], old: Maps, segmentor: bool) -> list[Reader]:
     """What reads the maps `old` of the model's backbone: its first neck, or its heads where there is none.
 
     Raises:
@@ -118,7 +114,7 @@ def readers(model: dict[str, Any], old: Maps) -> list[Reader]:
     neck = next(_listed(model, 'neck'), None)
     if neck is not None:
         return [_neck_reader(*neck, old)]
-    if is_segmentor(model):
+    if segmentor:
         return [_segmentor_reader(*head, old) for head in _listed(model, 'decode_head', 'auxiliary_head')]
     heads = [item for item in model.items() if item[0].endswith('_head') and isinstance(item[1], dict)]
     found = [
@@ -186,10 +182,10 @@ def rewire(reader: Reader, place: dict[int, int], new: Maps) -> list[str]:
     return [f'{reader}: {", ".join(changed)}'] if changed else []
 
 
-def drop_pyramid_neck(model: dict[str, Any]) -> list[str]:
+def drop_pyramid_neck(model: dict[str, Any], segmentor: bool) -> list[str]:
     """Remove a segmentor's neck that makes a pyramid of a plain network's equal maps: ours put out a pyramid."""
     neck = next(_listed(model, 'neck'), (None, {}))[1]
-    if not is_segmentor(model) or neck.get('type') not in PLAIN_NECKS:
+    if not segmentor or neck.get('type') not in PLAIN_NECKS:
         return []
     model['neck'] = None
     return [f"model.neck: {neck['type']} removed, which made a pyramid of the old backbone's equal maps"]

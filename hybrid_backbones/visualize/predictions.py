@@ -17,6 +17,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from .._files import written_whole
+from .._tasks import is_segmentor
 from ..datasets.checks import check_data
 from ..datasets.roots import walk
 from ..engine.config import load_config
@@ -112,7 +113,7 @@ def _of_files(cfg: Config, paths: Sequence[Path]) -> tuple[Sequence[Path], Itera
 
 
 def _visualizer(cfg: Config, metainfo: dict) -> Any:
-    default = 'SegLocalVisualizer' if cfg.get('default_scope') == 'mmseg' else 'DetLocalVisualizer'
+    default = 'SegLocalVisualizer' if is_segmentor(cfg) else 'DetLocalVisualizer'
     options = dict(cfg.get('visualizer') or dict(type=default))
     # It draws only: no log is kept.
     for key in ('vis_backends', 'save_dir', 'name'):

@@ -1,26 +1,22 @@
-"""Published figures as rows, to stand beside measured ones in a report; marked, and never ranked."""
+"""Published figures as rows of origin `quoted`, which a report shows beside measured ones and never ranks."""
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
-from ..rows import Row, digest, seal
+from ..rows import Row, complete, digest
 from .table import USUAL, Quoted, quoted
 
-# What publications do not tell.
+# Publications do not state it.
 _UNKNOWN = dict(versions={}, operators='unknown', device='unknown', precision='unknown', threads=1)
 
 
 def quoted_rows(measured: Sequence[Row]) -> list[Row]:
-    """Rows of what authors publish for the frameworks and datasets of runs, pretrained on ImageNet-1k.
-
-    Metrics that nobody has read in a source are left out.
-    """
+    """Rows of the authors' own figures for the frameworks and datasets of runs, pretrained on ImageNet-1k."""
     settings = {
         (row['identity']['framework'], row['identity']['dataset']) for row in measured if row['record'] == 'run'
     }
     found = [q for framework, dataset in sorted(settings) for q in quoted(framework=framework, dataset=dataset)]
-    rows = [_row(q) for q in found if q.pretraining == USUAL and not q.by]
-    return [row for row in rows if row['metrics']]
+    return [_row(q) for q in found if q.pretraining == USUAL and not q.by]
 
 
 def _row(q: Quoted) -> Row:
@@ -37,7 +33,6 @@ def _row(q: Quoted) -> Row:
         config_sha256=digest(q.identity),
         commit=None,
     )
-    metrics = {name: value for name, value in q.metrics.items() if q.is_verified(name)}
     row = dict(record='run', origin='quoted', state='finished', reason=None, seconds=None, identity=identity)
     now = datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')
-    return seal(row | dict(time=now, environment=_UNKNOWN, metrics=metrics, curves={}))
+    return complete(row | dict(time=now, environment=_UNKNOWN, metrics=q.metrics, curves={}))

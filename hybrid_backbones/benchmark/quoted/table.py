@@ -1,4 +1,4 @@
-"""Published COCO, ADE20K and Cityscapes figures: quoted with their source, none of them measured here.
+"""Published COCO, ADE20K and Cityscapes figures, quoted with their source; none was measured here.
 
 The table is `table.json`, one line per figure; `docs/results/published.md` shows it and is written by
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 METRICS = ('box_AP', 'mask_AP', 'mIoU', 'mIoU_ms')
 DATASETS = ('coco', 'ade20k', 'cityscapes')
-# From the best source to none: the repository's own pages, text of the paper, somebody's copy of it, nothing read.
-TRUST = ('readme', 'paper', 'third_party', 'memory')
+# How a figure was read, best first: on the repository's own pages, in the paper, in somebody else's copy of it.
+TRUST = ('readme', 'paper', 'third_party')
 USUAL = 'ImageNet-1k'
 
 
@@ -26,18 +26,17 @@ class Quoted:
         label: As its authors call the network.
         framework: `mask_rcnn`, `cascade_mask_rcnn`, `upernet`, or another by its own name.
         dataset: One of `DATASETS`.
-        schedule: `1x` is 12 epochs and `160k` iterations; others in words, as they are not to be compared with these.
-        pretraining: What the backbone had been trained on, and what is unusual about it.
+        schedule: `1x` is 12 epochs, `160k` iterations; schedules that are not comparable with these are in words.
+        pretraining: Data that the backbone was pretrained on, and what is unusual about it.
         metrics: AP and mIoU in percent, by the names in `METRICS`; `mIoU` is tested at one scale, `mIoU_ms` at several
             and with flips.
         source: Repository, file and commit, or paper and table.
-        trust: One of `TRUST`, how the source was read.
+        trust: How the source was read, one of `TRUST`.
         parameters_m: Of the whole detector or segmentor, in millions.
-        macs_g: Its multiply-adds in thousand millions, which papers call FLOPs.
-        size: Image that they are counted at, (height, width); given with `macs_g`.
-        crop: Side of the training crops in pixels, of segmentors.
-        by: Who trained it, where those are not the authors of the backbone.
-        unverified: Metrics for which nothing was read that states them, unlike the others of this record.
+        macs_g: Its multiply-adds in units of 1e9, which papers call FLOPs.
+        size: Height and width in pixels of the image for which `macs_g` is counted.
+        crop: Side of the training crops in pixels; segmentors only.
+        by: Who trained it; empty for the authors of the backbone.
         note: What else to know before comparing.
     """
 
@@ -55,13 +54,11 @@ class Quoted:
     size: tuple[int, int] | None = None
     crop: int | None = None
     by: str = ''
-    unverified: tuple[str, ...] = ()
     note: str = ''
 
     def __post_init__(self):
         faults = {
             'metrics': not self.metrics or not set(self.metrics) <= set(METRICS),
-            'unverified': not set(self.unverified) <= set(self.metrics),
             'dataset': self.dataset not in DATASETS,
             'trust': self.trust not in TRUST,
             'source': not self.source,
@@ -73,36 +70,31 @@ class Quoted:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What no two records share."""
+        """Unique to each record."""
         return self.label, self.framework, self.dataset, self.schedule, self.pretraining, self.by
-
-    def is_verified(self, metric: str) -> bool:
-        """Whether a text that states this metric was read; others are never to be shown as facts."""
-        return self.trust != 'memory' and metric not in self.unverified
 
 
 @functools.cache
 def _table() -> tuple[Quoted, ...]:
     rows = json.loads(Path(__file__).with_suffix('.json').read_text(encoding='utf-8'))
-    lists = ('size', 'unverified')
-    return tuple(Quoted(**row | {key: tuple(row[key]) for key in lists if key in row}) for row in rows)
+    return tuple(Quoted(**row | ({'size': tuple(row['size'])} if 'size' in row else {})) for row in rows)
 
 
 def quoted(
     backbone: str | None = None, framework: str | None = None, dataset: str | None = None, schedule: str | None = None
 ) -> list[Quoted]:
-    """The records that agree with every argument given, in the order of the table."""
-    asked = dict(backbone=backbone, framework=framework, dataset=dataset, schedule=schedule)
-    return [row for row in _table() if all(value in (None, getattr(row, key)) for key, value in asked.items())]
+    """The records that match every given argument, in the order of the table."""
+    wanted = dict(backbone=backbone, framework=framework, dataset=dataset, schedule=schedule)
+    return [row for row in _table() if all(value in (None, getattr(row, key)) for key, value in wanted.items())]
 
 
 def published_value(
     backbone: str, framework: str, dataset: str, schedule: str, pretraining: str | None = None
 ) -> Quoted | None:
-    """The record that a measured run of that setting is to be compared with, None where there is none.
+    """The record to compare a measured run of that setting with; None if there is none.
 
-    The authors' own before others', then the best source. Without `pretraining`, ImageNet-1k before anything else.
-    Ask `is_verified` of a metric before taking a difference, and mind `crop` and `note`.
+    Preferred are ImageNet-1k pretraining (unless `pretraining` is given), then the authors' own figures, then the best
+    source. `crop` and `note` say what else may differ.
     """
     rows = [row for row in quoted(backbone, framework, dataset, schedule) if pretraining in (None, row.pretraining)]
     return min(rows, key=lambda row: (row.pretraining != USUAL, row.by != '', TRUST.index(row.trust)), default=None)

@@ -1,26 +1,26 @@
-"""Measured rows against a stored baseline: what deviates, is missing or failed, in words."""
+"""Comparison of measured rows with a stored baseline: deviations, missing rows and failures."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..costs import with_costs
 from ..rows import Row, describe, digest
 
-# Of the whole model and of the backbone.
+# Of the whole model, and of the backbone.
 _COSTS = ('cost', 'backbone_cost')
 _EXACT = ('parameters', 'macs', 'textbook_macs')
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far from the baseline is no deviation.
+    """Allowed differences from the baseline.
 
     Attributes:
-        points: Of metrics, in points (percent, absolute).
-        memory: Of peak memory, as a fraction of the baseline's.
-        latency: Of the median latency, as a fraction; None: not compared, since it is the machine's as much as the
-            network's.
+        points: For metrics, in points (absolute difference of percentages).
+        memory: For peak memory, as a fraction of the baseline's.
+        latency: For the median latency, as a fraction; None: not compared, since it depends on the machine.
     """
 
     points: float = 0.5
@@ -36,22 +36,22 @@ class Tolerances:
 def compare_with_baseline(
     rows: Sequence[Row], baseline: Sequence[Row], tolerances: Tolerances | None = None
 ) -> list[str]:
-    """Hold rows that were measured here against those of a baseline, run by run and size by size.
+    """Compare measured rows with those of a baseline, run by run and size by size.
 
-    Metrics deviate upwards too: a baseline that is no longer true is to be renewed. Parameters and MACs are to be
-    equal. Runs that the baseline does not know are no deviation, unless they failed.
+    Metrics may deviate upwards too: then the baseline needs to be renewed. Parameters and MACs must be equal. Runs that
+    are not in the baseline are ignored unless they failed.
 
     Args:
-        rows: As `rows.read` gives them.
-        baseline: Likewise; what it has as failed may still fail.
+        rows: From `rows.read`.
+        baseline: From `rows.read`; jobs that failed there may fail.
         tolerances: Default: half a point, a tenth of the memory, any latency.
 
     Returns:
-        A sentence for everything that is not as it should be; empty: all is well.
+        One line for each deviation, missing row and failure; empty if there is none.
     """
     tolerances = tolerances or Tolerances()
-    found = {row['id']: row for row in rows if row['origin'] == 'measured'}
-    expected = {row['id']: row for row in baseline if row['origin'] == 'measured'}
+    found = {row['id']: row for row in with_costs(rows) if row['origin'] == 'measured'}
+    expected = {row['id']: row for row in with_costs(baseline) if row['origin'] == 'measured'}
     finished = {key: row for key, row in expected.items() if row['state'] == 'finished'}
     if not finished:
         return ['the baseline has no measured, finished row: there is nothing to compare with']
@@ -59,7 +59,7 @@ def compare_with_baseline(
     for key, old in finished.items():
         row = found.get(key)
         if row is None:
-            problems.append(f'{describe(old)}: missing{_near_miss(old, found.values())}')
+            problems.append(f'{describe(old)}: missing{_same_but_for_a_file(old, found.values())}')
         elif row['state'] != 'finished':
             problems.append(_failure(row))
         else:
@@ -73,15 +73,15 @@ def _failure(row: Row) -> str:
     return f'{describe(row)}: {row["state"]}: {row["reason"] or "no reason given"}'
 
 
-def _near_miss(old: Row, rows: Any) -> str:
-    """Whether a row is the same run but for its config or weights, whose content is part of what a run is."""
+def _same_but_for_a_file(old: Row, rows: Any) -> str:
+    """A hint if there is a row of the same run with another config or weights file."""
 
-    def apart(row: Row, *keys: str) -> str:
-        return digest({key: value for key, value in row['identity'].items() if key not in ('commit', *keys)})
+    def without(row: Row, key: str) -> str:
+        return digest({name: value for name, value in row['identity'].items() if name not in ('commit', key)})
 
     for key, name in (('config_sha256', 'config'), ('weights_sha256', 'weights file')):
-        if key in old['identity'] and any(key in r['identity'] and apart(r, key) == apart(old, key) for r in rows):
-            return f'; the same run is there with another {name}: renew the baseline if that was meant'
+        if key in old['identity'] and any(key in r['identity'] and without(r, key) == without(old, key) for r in rows):
+            return f'; there is such a run with another {name}: renew the baseline if that is intended'
     return ''
 
 
@@ -101,8 +101,8 @@ def _deviations(row: Row, old: Row, tolerances: Tolerances) -> Iterator[str]:
 def _metric(name: str, new: float | None, old: float, points: float) -> Iterator[str]:
     if new is None:
         yield f'{name} is missing; the baseline has {old:.2f}'
-    # The last digits are arithmetic's, not the network's; and whatever is no number deviates.
-    elif not abs(new - old) <= points + 1e-9:
+    # Differences of rounded numbers may exceed the tolerance in the last binary digit.
+    elif abs(new - old) > points + 1e-9:
         yield f'{name} is {new:.2f}, {new - old:+.2f} points from {old:.2f}; {points:g} are allowed'
 
 

@@ -1,6 +1,6 @@
-"""The report's plots, for plotly, as JSON that the page draws once they come into view.
+"""The report's plots as JSON for plotly, which the page draws when they come into view.
 
-Backgrounds are transparent; colours of text and grids are the page's (plots.js), so that they follow its colour scheme.
+Backgrounds are transparent; plots.js sets the colours of text and grids, so that they follow the page's colour scheme.
 """
 
 from collections import Counter
@@ -10,25 +10,25 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from ...profiling.growth import growth_exponent
 from ..rows import Row
 from .grouping import AXES, Axis, Group, family_of
-from .statistics import growth_exponent
 from .styles import GREY, Style
-from .tables import metric_title, separate_fronts, spans_decade
+from .tables import metric_title, pareto_fronts, spans_decade
 
 # Of a curve: about one for every three pixels.
-MOST_POINTS = 100
-# Lines of a legend beneath a plot; the table has them all.
-MOST_IN_LEGEND = 16
+MAX_POINTS = 100
+# A legend with more lines would be longer than its plot; the table has them all.
+MAX_LEGEND_LINES = 16
 _DASHES = ('solid', 'dash', 'dot', 'dashdot', 'longdash')
 
 
 @dataclass(frozen=True)
 class Plot:
-    """What plotly draws, and in words what is to be seen.
+    """A plot for plotly, with a description for screen readers.
 
     Attributes:
-        height: CSS pixels.
+        height: In CSS pixels.
     """
 
     title: str
@@ -39,13 +39,13 @@ class Plot:
 
 
 def pareto(groups: Sequence[Group], axis: Axis, styles: dict[str, Style]) -> Plot | None:
-    """Scores of a setting against a cost; None where no cost is known."""
+    """Scores of a setting against a cost; None if no cost is known."""
     known = [group for group in groups if group.cost(axis) is not None]
     if not known:
         return None
     logarithmic = spans_decade([group.cost(axis) for group in known])
     figure = _figure(axis.title, f'{metric_title(known[0].metric)}, %', log_x=logarithmic)
-    for front in separate_fronts(groups, axis):
+    for front in pareto_fronts(groups, axis):
         figure.add_scatter(
             x=[g.cost(axis) for g in front],
             y=[g.mean for g in front],
@@ -73,7 +73,7 @@ def pareto(groups: Sequence[Group], axis: Axis, styles: dict[str, Style]) -> Plo
 
 
 def agreement(points: Sequence[tuple[str, str, float, float]], x: str, y: str, styles: dict[str, Style]) -> Plot:
-    """Pairs (hover text, family, x, y) in percent, and the line on which both are equal."""
+    """Points (hover text, family, x, y) in percent, with the line `x = y`."""
     figure = _figure(f'{x}, %', f'{y}, %', log_x=False)
     ends = [min(min(p[2:]) for p in points), max(max(p[2:]) for p in points)]
     figure.add_scatter(x=ends, y=ends, mode='lines', line=dict(color=GREY, width=1.5, dash='dot'), hoverinfo='skip')
@@ -85,7 +85,7 @@ def agreement(points: Sequence[tuple[str, str, float, float]], x: str, y: str, s
             y=[p[3] for p in members],
             mode='markers',
             marker=styles[family].marker(10),
-            customdata=[_lines(p[0], f'{x} {p[2]:.1f} %', f'{y} {p[3]:.1f} %') for p in members],
+            customdata=[_hover(p[0], f'{x} {p[2]:.1f} %', f'{y} {p[3]:.1f} %') for p in members],
             hovertemplate='%{customdata}<extra></extra>',
         )
     title = f'{y} against {x}'
@@ -93,7 +93,7 @@ def agreement(points: Sequence[tuple[str, str, float, float]], x: str, y: str, s
 
 
 def z_scores(rows: Sequence[tuple[str, str, float, dict[str, float]]], styles: dict[str, Style]) -> Plot:
-    """A line for each candidate (label, family, mean, z by setting), the best on top; the mean is drawn large."""
+    """A line for each candidate (label, family, mean, z by setting), the best on top; the large marker is the mean."""
     figure = _figure('z-score', '', log_x=False)
     heights = range(len(rows), 0, -1)
     for height, (label, family, mean, by_setting) in zip(heights, rows, strict=True):
@@ -103,7 +103,7 @@ def z_scores(rows: Sequence[tuple[str, str, float, dict[str, float]]], styles: d
             y=[height] * len(by_setting),
             mode='markers',
             marker=dict(symbol='line-ns-open', size=11, color=colour, line=dict(width=2, color=colour)),
-            customdata=[_lines(label, s, f'z {z:+.2f}') for s, z in by_setting.items()],
+            customdata=[_hover(label, s, f'z {z:+.2f}') for s, z in by_setting.items()],
             hovertemplate='%{customdata}<extra></extra>',
         )
         figure.add_scatter(
@@ -111,7 +111,7 @@ def z_scores(rows: Sequence[tuple[str, str, float, dict[str, float]]], styles: d
             y=[height],
             mode='markers',
             marker=styles[family].marker(11),
-            customdata=[_lines(label, f'mean z {mean:+.2f} over {len(by_setting)} settings')],
+            customdata=[_hover(label, f'mean z {mean:+.2f} over {len(by_setting)} settings')],
             hovertemplate='%{customdata}<extra></extra>',
         )
     labels = [_shortened(label) for label, *_ in rows]
@@ -126,39 +126,40 @@ def growth(title: str, lines: Sequence[tuple[str, list[float], list[float]]], st
     figure = _figure('pixels', title, log_x=True)
     figure.update_yaxes(type='log', dtick='D2')
     figure.update_xaxes(tickformat='~s')
-    seen: Counter[str] = Counter()
+    members: Counter[str] = Counter()
     for name, pixels, values in lines:
         family = family_of(name)
-        style, dash = styles[family], _DASHES[seen[family] % len(_DASHES)]
-        seen[family] += 1
+        style, dash = styles[family], _DASHES[members[family] % len(_DASHES)]
+        members[family] += 1
         exponent = growth_exponent(pixels, values)
-        legend, grows = ('', '') if exponent is None else (f': {exponent:.2f}', f'grows as pixels^{exponent:.2f}')
+        in_legend, in_hover = ('', '') if exponent is None else (f': {exponent:.2f}', f'grows as pixels^{exponent:.2f}')
         figure.add_scatter(
-            name=_shortened(name) + legend,
+            name=_shortened(name) + in_legend,
             x=pixels,
             y=values,
             mode='lines+markers',
             line=dict(color=style.colour, width=1.5, dash=dash),
             marker=style.marker(7),
             customdata=[
-                _lines(name, f'{_si(x)} pixels', f'{title}: {y:.4g}', grows)
+                _hover(name, f'{_si(x)} pixels', f'{title}: {y:.4g}', in_hover)
                 for x, y in zip(pixels, values, strict=True)
             ],
             hovertemplate='%{customdata}<extra></extra>',
         )
     height = 340
-    if len(lines) <= MOST_IN_LEGEND:
-        tall = 20 * len(lines) + 12
-        height += tall
+    if len(lines) <= MAX_LEGEND_LINES:
+        legend_height = 20 * len(lines) + 12
+        height += legend_height
         figure.update_layout(
-            showlegend=True, legend=dict(x=0, y=-70 / (height - tall - 90), yanchor='top', maxheight=tall)
+            showlegend=True,
+            legend=dict(x=0, y=-70 / (height - legend_height - 90), yanchor='top', maxheight=legend_height),
         )
     plotted = f'{title.split(",")[0]} against pixels'
-    return _plot(figure, plotted, f'{plotted}, {len(lines)} backbones; exponents in the table', height, seen)
+    return _plot(figure, plotted, f'{plotted}, {len(lines)} backbones; exponents in the table', height, members)
 
 
 def curves(name: str, runs: Sequence[tuple[str, Row]], styles: dict[str, Style]) -> Plot:
-    """A curve of several runs (label, row), over iterations; dashed for those that did not finish."""
+    """One curve of several runs (label, row) over iterations; dashed for runs that did not finish."""
     figure = _figure('iteration', metric_title(name), log_x=False)
     families = {family_of(row['identity']['backbone']) for _, row in runs}
     figure.update_xaxes(tickformat='~s')
@@ -166,7 +167,7 @@ def curves(name: str, runs: Sequence[tuple[str, Row]], styles: dict[str, Style])
         points = thinned(row['curves'][name])
         style = styles[family_of(row['identity']['backbone'])]
         figure.add_scatter(
-            name=_lines(label),
+            name=_hover(label),
             x=[x for x, _ in points],
             y=[float(f'{y:.4g}') for _, y in points],
             mode='lines' if len(points) > 20 else 'lines+markers',
@@ -178,8 +179,8 @@ def curves(name: str, runs: Sequence[tuple[str, Row]], styles: dict[str, Style])
 
 
 def thinned(points: Sequence[Sequence[float]]) -> list[Sequence[float]]:
-    """Evenly spaced points of a long curve, with its last."""
-    step = -(-len(points) // MOST_POINTS)
+    """Evenly spaced points of a long curve, including the last."""
+    step = -(-len(points) // MAX_POINTS)
     return [*points[:-1:step], points[-1]] if points else []
 
 
@@ -188,20 +189,20 @@ def _group_hover(group: Group) -> str:
     if group.deviation is not None:
         score += f' ± {group.deviation:.2f} ({len(group.rows)} seeds)'
     costs = [f'{axis.title.split(",")[0]} {cost:,.1f}{axis.title.split(",")[1]}' for axis, cost in _costs(group)]
-    return _lines(group.label, score, *costs)
+    return _hover(group.label, score, *costs)
 
 
 def _costs(group: Group) -> list[tuple[Axis, float]]:
     return [(axis, cost) for axis in AXES if (cost := group.cost(axis)) is not None]
 
 
-def _lines(first: str, *others: str) -> str:
-    """Hover text: plotly takes names for HTML of a kind, unless they are escaped."""
+def _hover(first: str, *others: str) -> str:
+    """Hover text, escaped, since plotly interprets HTML."""
     return '<br>'.join([f'<b>{_escaped(first)}</b>', *(_escaped(other) for other in others if other)])
 
 
 def _shortened(text: str) -> str:
-    """For where there is little room, escaped."""
+    """Shortened and escaped, for legends and axes."""
     return _escaped(text if len(text) <= 28 else f'{text[:27]}…')
 
 
@@ -222,7 +223,7 @@ def _figure(x: str, y: str, *, log_x: bool) -> go.Figure:
         font=dict(size=12),
         hoverlabel=dict(align='left'),
     )
-    # An explicit format: between decades of a logarithmic axis, plotly else writes only the first digit.
+    # By default plotly labels ticks between the decades of a logarithmic axis with their first digit only.
     common = dict(automargin=True, zeroline=False, ticks='outside', ticklen=4, showline=True, tickformat='~r')
     figure.update_xaxes(title=dict(text=x, standoff=8), nticks=6, tickangle=0, **common)
     if log_x:
@@ -231,5 +232,5 @@ def _figure(x: str, y: str, *, log_x: bool) -> go.Figure:
 
 
 def _plot(figure: go.Figure, title: str, description: str, height: int, families: Iterable[str]) -> Plot:
-    # Inside a <script> nothing may look like its end.
+    # The JSON stands inside a <script> and must not contain its closing tag.
     return Plot(title, description, figure.to_json().replace('<', '\\u003c'), height, frozenset(families))

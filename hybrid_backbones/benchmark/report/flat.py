@@ -1,14 +1,14 @@
-"""The CSV: one line for each row, units in the names of the columns."""
+"""Rows as CSV: one line for each row, units in the names of the columns."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from ..rows import Row
 
-# Where a spreadsheet starts to compute when a text begins with one of these.
+# Spreadsheets evaluate a text that begins with one of these.
 _FORMULA = ('=', '+', '-', '@', '\t', '\r')
 
 _COST = {
@@ -29,18 +29,14 @@ _MEMORY = {'inference_mib': 'inference_memory_mib', 'training_mib': 'training_me
 
 
 def write_csv(rows: Sequence[Row]) -> str:
-    """Rows as CSV; columns that no row fills are left out, but for those of a row's identity."""
-    lines = [flatten(row) for row in rows]
-    columns = list(dict.fromkeys(column for line in lines for column in line))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows({column: _cell(value) for column, value in line.items()} for line in lines)
-    return out.getvalue() if columns else ''
+    """Rows as CSV; the text is empty if there are none."""
+    lines = [{column: _cell(value) for column, value in flatten(row).items()} for row in rows]
+    # With other dtypes, integers in columns that have empty cells would become floats.
+    return pd.DataFrame(lines, dtype=object).to_csv(index=False) if lines else ''
 
 
 def flatten(row: Row) -> dict[str, Any]:
-    """A row as one level of columns."""
+    """A row without nesting."""
     flat = {key: row[key] for key in ('record', 'origin', 'state', 'reason', 'time')}
     flat['wall_clock_s'] = row.get('seconds')
     flat |= {key: value for key, value in row['identity'].items() if key not in ('options', 'size')}

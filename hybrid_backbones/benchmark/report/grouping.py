@@ -1,26 +1,29 @@
-"""Rows sorted into settings, candidates and groups of seeds: what is compared with what, and what is ranked.
+"""Rows grouped into settings, candidates and seeds: what is compared with what, and what is ranked.
 
 A setting is a framework, dataset, schedule and tier, with the backbone frozen or not; a candidate is a backbone with
-its options and weights. Only rows that were measured here and finished are ranked.
+its options and weights. Only measured, finished rows are ranked.
 """
 
-import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
+import pandas as pd
+
+from ..costs import with_costs
 from ..rows import Row
-from .statistics import deviation
+from .statistics import deviation, interval
 
-# What a setting is ranked by: the first of these that its rows have.
+# A setting is ranked by the first of these that its rows have.
 MAIN_METRICS = ('mask_AP', 'box_AP', 'mIoU')
 
 
-class Setting(NamedTuple):
-    """Where candidates are compared."""
+@dataclass(frozen=True, order=True)
+class Setting:
+    """A framework with dataset and schedule, in which candidates are compared."""
 
     framework: str
     dataset: str
@@ -35,8 +38,9 @@ class Setting(NamedTuple):
         return ', '.join([*parts, *(['frozen'] if self.frozen else [])])
 
 
-class Candidate(NamedTuple):
-    """What is compared: a name with options, and the digest of the weights it started from (None: from scratch)."""
+@dataclass(frozen=True)
+class Candidate:
+    """A name with options, and the digest of its pretrained weights (None: from scratch)."""
 
     backbone: str
     weights: str | None
@@ -48,18 +52,18 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """A cost that scores are held against.
+    """A cost against which scores are plotted.
 
     Attributes:
         title: With its unit.
         read: The cost of a row in that unit; None: unknown.
-        among: What rows must share for their costs to be comparable.
+        conditions: Size and environment of a row's measurement: costs are comparable only if these are equal.
     """
 
     key: str
     title: str
     read: Callable[[Row], float | None]
-    among: Callable[[Row], Hashable]
+    conditions: Callable[[Row], Hashable]
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,17 @@ class Group:
     def deviation(self) -> float | None:
         return deviation(self.values)
 
+    @property
+    def interval(self) -> float | None:
+        return interval(self.values)
+
     def cost(self, axis: Axis) -> float | None:
         """Median over the seeds."""
         known = [value for row in self.rows if (value := axis.read(row)) is not None]
         return statistics.median(known) if known else None
 
-    def among(self, axis: Axis) -> Hashable:
-        return axis.among(self.rows[0])
+    def conditions(self, axis: Axis) -> Hashable:
+        return axis.conditions(self.rows[0])
 
 
 def number(row: Row, *path: str, scale: float = 1) -> float | None:
@@ -105,41 +113,47 @@ def _size(row: Row) -> Hashable:
     return tuple(number(row, 'cost', 'size') or ())
 
 
-def _timed_where(row: Row) -> Hashable:
+def _environment(row: Row, *keys: str) -> Hashable:
+    """Parts of the environment in which speed and memory were measured."""
+    environment = row.get('profiled_in') or row['environment']
+    return tuple(environment[key] for key in keys)
+
+
+def _speed_conditions(row: Row) -> Hashable:
     speed = row.get('speed') or {}
-    environment = row['environment']
-    return (
-        tuple(speed.get('size') or ()),
-        speed.get('batch_size'),
-        *(environment[key] for key in ('device', 'precision', 'threads')),
-    )
+    return tuple(speed.get('size') or ()), speed.get('batch_size'), _environment(row, 'device', 'precision', 'threads')
 
 
-def _held_where(row: Row) -> Hashable:
-    return _size(row), row['environment']['device'], row['environment']['precision']
+def _memory_conditions(row: Row) -> Hashable:
+    return _size(row), _environment(row, 'device', 'precision')
 
 
 AXES = (
     Axis('macs', 'MACs, G', lambda row: number(row, 'cost', 'macs', scale=1e-9), _size),
-    Axis('latency', 'latency, ms', lambda row: number(row, 'speed', 'median_s', scale=1e3), _timed_where),
-    Axis('memory', 'memory in inference, MiB', lambda row: number(row, 'memory', 'inference_mib'), _held_where),
-    Axis('training_memory', 'memory in training, MiB', lambda row: number(row, 'memory', 'training_mib'), _held_where),
+    Axis('latency', 'latency, ms', lambda row: number(row, 'speed', 'median_s', scale=1e3), _speed_conditions),
+    Axis('memory', 'memory in inference, MiB', lambda row: number(row, 'memory', 'inference_mib'), _memory_conditions),
+    Axis(
+        'training_memory',
+        'memory in training, MiB',
+        lambda row: number(row, 'memory', 'training_mib'),
+        _memory_conditions,
+    ),
     Axis('parameters', 'parameters, M', lambda row: number(row, 'cost', 'parameters', scale=1e-6), lambda row: None),
 )
 
 
 class Results:
-    """All rows of a report, grouped."""
+    """All rows of a report, grouped; runs have the costs of their model's profile."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = list(rows)
-        self.runs = [row for row in rows if row['record'] == 'run']
-        # Of backbones; those of whole models are in the rows of their runs.
-        self.profiles = [row for row in rows if row['record'] == 'profile' and row['identity']['framework'] is None]
+        self.rows = with_costs(rows)
+        self.runs = [row for row in self.rows if row['record'] == 'run']
+        # Backbones alone: profiles of whole models are part of the runs.
+        self.profiles = [r for r in self.rows if r['record'] == 'profile' and r['identity']['framework'] is None]
 
     @cached_property
     def labels(self) -> dict[Candidate, str]:
-        """Names of candidates: the backbone, and the weights where one backbone comes with several."""
+        """Unique names of candidates: the backbone, with its weights file if it occurs with several."""
         files = {candidate_of(row): _weights_file(row) for row in self.runs}
         names = {candidate: [candidate.backbone] for candidate in files}
         for candidate, file in files.items():
@@ -149,7 +163,7 @@ class Results:
 
     @cached_property
     def metrics(self) -> dict[Setting, str]:
-        """The metric that each setting is ranked by; settings without any are absent."""
+        """The metric by which each setting is ranked; settings without one are absent."""
         of_setting: dict[Setting, list[Row]] = defaultdict(list)
         for row in filter(_finished, self.runs):
             of_setting[setting_of(row)].append(row)
@@ -157,18 +171,20 @@ class Results:
 
     @cached_property
     def groups(self) -> dict[Setting, list[Group]]:
-        """Of every setting with ranked rows, best first."""
+        """The groups of every setting with ranked rows, best first."""
         seeds: dict[tuple[Setting, Candidate], list[Row]] = defaultdict(list)
         for row in filter(_finished, self.runs):
             metric = self.metrics.get(setting_of(row))
-            if metric and math.isfinite(row['metrics'].get(metric, math.nan)):
+            if metric in row['metrics']:
                 seeds[setting_of(row), candidate_of(row)].append(row)
         groups = [Group(s, c, self.labels[c], self.metrics[s], tuple(rows)) for (s, c), rows in seeds.items()]
         by_setting = {s: [group for group in groups if group.setting == s] for s in self.metrics}
         return {s: sorted(found, key=lambda g: (-g.mean, g.label)) for s, found in by_setting.items()}
 
-    def scores(self, setting: Setting) -> dict[Candidate, float]:
-        return {group.candidate: group.mean for group in self.groups[setting]}
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Mean scores: a row per candidate, a column per setting."""
+        return pd.DataFrame({s: {g.candidate: g.mean for g in groups} for s, groups in self.groups.items()})
 
     @property
     def tiers(self) -> set[str]:
@@ -176,20 +192,20 @@ class Results:
 
     @cached_property
     def families(self) -> list[str]:
-        """Those that plots may show."""
+        """Families that plots may show."""
         shown = [row for row in self.runs if row['origin'] == 'measured' and (_finished(row) or row.get('curves'))]
         shown += [row for row in self.profiles if row['origin'] == 'measured']
         return sorted({family_of(row['identity']['backbone']) for row in shown})
 
 
 def main_metric(rows: Sequence[Row]) -> str | None:
-    """What these rows are ranked by; None: they have no such metric."""
-    present = {name for row in rows for name, value in (row.get('metrics') or {}).items() if math.isfinite(value)}
+    """The metric by which these rows are ranked; None if they have none."""
+    present = {name for row in rows for name in row.get('metrics') or {}}
     return next((name for name in MAIN_METRICS if name in present), None)
 
 
 def setting_of(row: Row) -> Setting:
-    return Setting(*(row['identity'][key] for key in Setting._fields))
+    return Setting(*(row['identity'][field.name] for field in fields(Setting)))
 
 
 def candidate_of(row: Row) -> Candidate:
@@ -204,7 +220,7 @@ def backbone_of(row: Row) -> str:
 
 
 def family_of(backbone: str) -> str:
-    """The first word of a name that is no origin or size: a family is coloured alike wherever it is from."""
+    """The first word of a name that is not a library or a size: a family has one colour, whatever its library."""
     words = backbone.split(':')[0].split('_')
     return next((word for word in words if word not in ('timm', 'tf', 'tiny')), backbone)
 

@@ -14,7 +14,7 @@ NO_ROWS = 'There are no rows yet. Run a sweep with `tools/transfer.py run`, then
 def write_markdown(
     results: Results, sections: Sequence[Section], title: str, pictures: Mapping[tuple[str, str], Path]
 ) -> str:
-    """The whole text; `pictures` lie beside it, by the anchor of a section and the title of a block."""
+    """The whole text; `pictures`, by the anchor of a section and the title of a block, are in the same folder."""
     parts = [f'# {_escaped(title)}']
     if text := notice(results):
         parts.append(f'> **{text}**')
@@ -54,5 +54,5 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """On one line, with nothing that Markdown or HTML takes for its own. (Underscores within words are none of it.)"""
+    """On one line, with the special characters of Markdown and HTML escaped (not underscores within words)."""
     return re.sub(r'([\\`*<>|\[\]~$]|&(?=[#\w]+;)|(?<!\w)_|_(?!\w))', r'\\\1', ' '.join(text.split()))

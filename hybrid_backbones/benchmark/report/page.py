@@ -1,5 +1,6 @@
-"""The report as one HTML page: plotly's script, styles and data are inside, and the network is forbidden."""
+"""The report as one HTML page, which contains plotly's script, styles and data and may not use the network."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ _HERE = Path(__file__).parent
 
 
 def write_page(results: Results, sections: Sequence[Section], title: str) -> str:
-    """The whole page; every text in it is escaped by the template, which trusts only our own files and plotly's."""
+    """The whole page; the template escapes every text but this package's own files and plotly's script."""
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -31,27 +32,24 @@ def write_page(results: Results, sections: Sequence[Section], title: str) -> str
         sections=sections,
         families=family_styles(results.families) if has_plots else {},
         no_rows=NO_ROWS,
-        css=_own('page.css'),
-        tables_js=_own('tables.js'),
-        plots_js=_own('plots.js') if has_plots else '',
+        css=_asset('page.css'),
+        tables_js=_asset('tables.js'),
+        plots_js=_asset('plots.js') if has_plots else '',
         plotly_js=Markup(get_plotlyjs()) if has_plots else '',
     )
 
 
-def _own(name: str) -> Markup:
+def _asset(name: str) -> Markup:
     return Markup((_HERE / name).read_text(encoding='utf-8'))
 
 
 def _choices(table: Table, index: int) -> list[tuple[str, int]]:
-    """Texts of a column, with how many rows have each; a choice among one is none."""
+    """Texts of a filtered column with their numbers of rows; none if there is only one text."""
     column = table.columns[index]
-    counts: dict[str, int] = {}
-    for row in table.rows:
-        text = column.format(row[index])
-        counts[text] = counts.get(text, 0) + 1
+    counts = Counter(column.format(row[index]) for row in table.rows)
     return sorted(counts.items()) if column.filtered and len(counts) > 1 else []
 
 
 def _sort_key(column: Column, cell: Cell) -> Any:
-    """What a number is sorted by, where it is not the text that is shown."""
+    """The value by which a cell is sorted if it is a number; empty: its text."""
     return '' if column.digits is None or isinstance(cell, str) or cell is None else repr(cell)

@@ -1,4 +1,4 @@
-"""PNGs for Markdown: Pareto fronts of each setting, curves, growth with resolution."""
+"""Pictures (PNG) for Markdown: Pareto fronts of each setting, curves, growth with resolution."""
 
 import re
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from .figures import thinned
 from .grouping import AXES, Axis, Group, Results, Setting, family_of, setting_of
 from .sections import curve_names, growth_lines
 from .styles import GREY, Style, family_styles
-from .tables import metric_title, separate_fronts, spans_decade
+from .tables import metric_title, pareto_fronts, spans_decade
 
-# By the anchor of a section and the title of a block; none: the whole section's.
+# By the anchor of a section and the title of a block; an empty title stands for the whole section.
 Pictures = dict[tuple[str, str], Path]
 # Backbone, pixels, values.
 Line = tuple[str, list[float], list[float]]
-# Lines that can be told apart in a picture without hover.
-CLEAR = 16
+# More lines cannot be distinguished in a picture without hover.
+MAX_LINES = 16
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def draw_pictures(results: Results, folder: Path) -> Pictures:
-    """Draw what there is to draw, as PNGs in `folder`."""
+    """Draw the pictures that the results have data for, in `folder`."""
     styles = family_styles(results.families)
     pictures = {
         ('settings', setting.label): _pareto(groups, styles, folder / f'pareto_{i}_{_slug(setting)}.png')
@@ -53,7 +53,7 @@ def _pareto(groups: Sequence[Group], styles: dict[str, Style], out: Path) -> Pat
     axes = _axes_of(groups)
     figure, plots = _grid(len(axes), columns=3)
     for plot, axis in zip(plots, axes, strict=True):
-        for front in separate_fronts(groups, axis):
+        for front in pareto_fronts(groups, axis):
             costs, means = [group.cost(axis) for group in front], [group.mean for group in front]
             plot.plot(costs, means, ':', color=GREY, drawstyle='steps-post', zorder=1)
         for group in groups:
@@ -64,15 +64,15 @@ def _pareto(groups: Sequence[Group], styles: dict[str, Style], out: Path) -> Pat
         plot.set(xlabel=axis.title, xscale='log' if spans_decade(known) else 'linear')
         plot.set_ylabel(f'{metric_title(groups[0].metric)}, %')
         if plot.get_xscale() == 'log':
-            _few_ticks(plot.xaxis)
-    figure.suptitle(_plain(groups[0].setting.label), fontsize=11)
+            _set_log_ticks(plot.xaxis)
+    figure.suptitle(_without_math(groups[0].setting.label), fontsize=11)
     _legend(figure, styles, {group.candidate.family for group in groups})
     return save_figure(figure, out)
 
 
 def _smallest(lines: Sequence[Line]) -> list[Line]:
-    """Of each family the line that begins lowest, where all would be a tangle."""
-    if len(lines) <= CLEAR:
+    """All lines, or if there are too many, each family's line with the lowest start."""
+    if len(lines) <= MAX_LINES:
         return list(lines)
     lowest: dict[str, Line] = {}
     for line in sorted(lines, key=lambda line: line[2][0]):
@@ -88,13 +88,13 @@ def _growth(lines: dict[str, list[Line]], styles: dict[str, Style], out: Path) -
             plot.plot(pixels, values, marker=style.matplotlib_marker, color=style.colour, lw=1.2, ms=5)
         plot.set(ylabel=title, xlabel='pixels', xscale='log', yscale='log')
         for axis in (plot.xaxis, plot.yaxis):
-            _few_ticks(axis)
+            _set_log_ticks(axis)
     _legend(figure, styles, {family_of(name) for found in lines.values() for name, _, _ in found})
     return save_figure(figure, out)
 
 
-def _few_ticks(axis: 'PlotAxis') -> None:
-    """Ticks at 1, 2, 5 of every decade of a logarithmic axis, as plain numbers."""
+def _set_log_ticks(axis: 'PlotAxis') -> None:
+    """Ticks at 1, 2 and 5 of every decade, as plain numbers."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
@@ -119,16 +119,16 @@ def _curves(drawn: Sequence[tuple[Setting, str, list[Row]]], styles: dict[str, S
             style = styles[family_of(row['identity']['backbone'])]
             dash = '-' if row['state'] == 'finished' else '--'
             plot.plot(*zip(*thinned(row['curves'][name]), strict=True), dash, color=style.colour, lw=1)
-        plot.set(xlabel='iteration', ylabel=_plain(metric_title(name)))
-        plot.set_title(_plain(setting.label), fontsize=9)
+        plot.set(xlabel='iteration', ylabel=_without_math(metric_title(name)))
+        plot.set_title(_without_math(setting.label), fontsize=9)
     _legend(figure, styles, {family_of(row['identity']['backbone']) for _, _, rows in drawn for row in rows})
     return save_figure(figure, out)
 
 
 def _grid(number: int, columns: int) -> tuple['Figure', list['Axes']]:
-    """A figure with so many plots, in rows of so many at most."""
+    """A figure with `number` plots, at most `columns` in a row."""
     columns = min(number, columns)
-    lines = -(-number // columns)
+    lines = (number + columns - 1) // columns
     figure = new_figure(3.8 * columns, 3 * lines + 0.7)
     plots = list(figure.subplots(lines, columns, squeeze=False).flat)
     for plot in plots[number:]:
@@ -142,14 +142,14 @@ def _grid(number: int, columns: int) -> tuple['Figure', list['Axes']]:
 def _legend(figure: 'Figure', styles: dict[str, Style], families: set[str]) -> None:
     shown = {family: style for family, style in styles.items() if family in families}
     handles = [
-        figure.axes[0].plot([], [], style.matplotlib_marker, color=style.colour, label=_plain(family))[0]
+        figure.axes[0].plot([], [], style.matplotlib_marker, color=style.colour, label=_without_math(family))[0]
         for family, style in shown.items()
     ]
-    columns = int(figure.get_figwidth() / 1.3)  # inches of the longest name
-    labels = list(map(_plain, shown))
+    columns = int(figure.get_figwidth() / 1.3)  # inches for the longest name
+    labels = list(map(_without_math, shown))
     figure.legend(handles, labels, loc='outside lower center', ncols=columns, frameon=False, fontsize=9)
 
 
-def _plain(text: str) -> str:
-    """Dollar signs would begin mathematics."""
+def _without_math(text: str) -> str:
+    """Dollar signs escaped, with which matplotlib delimits formulas."""
     return text.replace('$', r'\$')

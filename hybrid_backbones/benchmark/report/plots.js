@@ -1,14 +1,14 @@
 'use strict';
-// Draws plots when they come into view, in the page's colours; all of them, small, when the page is printed.
+// Draws plots when they come into view, in the page's colours; before printing, draws all of them in a small size.
 (() => {
-  // CSS pixels: three beside each other on A4 across, or one.
+  // CSS pixels: three plots side by side on landscape A4, or one.
   const WIDTH_IN_PRINT = 330;
   const SINGLE_IN_PRINT = 520;
   const CONFIG = {
     responsive: true,
     displaylogo: false,
     modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']],
-    // plotly offers by default to upload a chart.
+    // By default plotly has a button that uploads the chart.
     showSendToCloud: false,
     plotlyServerURL: '',
   };

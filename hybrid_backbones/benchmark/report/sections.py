@@ -1,26 +1,25 @@
-"""What the report says, section by section: words, tables and plots, for the page and for Markdown alike."""
+"""The sections of a report: notes, tables and plots, for the page and for Markdown."""
 
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
 
 from ..rows import Row, describe
 from . import figures, tables
 from .figures import Plot
-from .grouping import AXES, Candidate, Group, Results, Setting, backbone_of, candidate_of, setting_of
-from .statistics import FEWEST_FOR_CORRELATION, FEWEST_FOR_Z, rank_correlation, z_scores
+from .grouping import AXES, Group, Results, backbone_of, candidate_of, setting_of
+from .statistics import MIN_FOR_CORRELATION, MIN_FOR_Z, rank_correlations, z_scores
 from .styles import family_styles
 from .tables import Column, Table, metric_title
 
-ONLY_MEASURED = (
-    'Only rows that were measured here and finished are ranked; quoted and converted ones are shown in grey.'
-)
+ONLY_MEASURED = 'Only measured, finished rows are ranked; quoted and converted ones are shown in grey.'
 
 
 @dataclass
 class Block:
-    """Plots, and the table that says the same; the page folds it away beneath them."""
+    """Plots, and a table of the same numbers, which the page collapses beneath them."""
 
     title: str = ''
     plots: list[Plot] = field(default_factory=list)
@@ -29,7 +28,7 @@ class Block:
 
 @dataclass
 class Section:
-    """A heading and what is under it; `on_page_only` for what the CSV says better than Markdown."""
+    """A heading with notes and blocks; Markdown leaves out sections `on_page_only`, which the CSV file contains."""
 
     anchor: str
     title: str
@@ -38,23 +37,23 @@ class Section:
     on_page_only: bool = False
 
     def drawn_families(self) -> set[str]:
-        """Families that its plots show."""
+        """The families in its plots."""
         return {family for block in self.blocks for plot in block.plots for family in plot.families}
 
 
 def notice(results: Results) -> str | None:
-    """What is to be known before any number is read."""
+    """A warning about the scores of small tiers."""
     small = sorted(results.tiers - {'full'})
     if not small:
         return None
     return (
-        f'Scores of tier {" and ".join(small)} come from mini-sets and short schedules. They show that training and '
-        'evaluation work; they rank nothing in general.'
+        f'Scores of tier {" and ".join(small)} come from small subsets and short schedules. They show that training '
+        'and evaluation work; they are no general ranking of backbones.'
     )
 
 
 def summary(results: Results) -> list[tuple[str, str]]:
-    """Facts for the top: what, how many."""
+    """Names and values for the top of the report."""
     if not results.rows:
         return []
     return [
@@ -73,7 +72,7 @@ def _counts(values: Iterable[str]) -> str:
 
 
 def sections(results: Results) -> list[Section]:
-    """All sections that these rows give rise to."""
+    """All sections for which these rows have data."""
     if not results.rows:
         return []
     makers = (_runs, _settings, _z_scores, _correlations, _frozen, _published, _curves, _growth, _profiles, _failures)
@@ -83,7 +82,7 @@ def sections(results: Results) -> list[Section]:
 def _runs(results: Results) -> Section | None:
     if not results.runs:
         return None
-    note = 'Mean, standard deviation and rank are those of a backbone with its weights in a setting, over its seeds.'
+    note = 'Mean, standard deviation and rank are over the seeds of a backbone, with its weights, in a setting.'
     return Section('runs', 'Runs', [ONLY_MEASURED, note], [Block(table=tables.results_table(results))], True)
 
 
@@ -98,8 +97,9 @@ def _settings(results: Results) -> Section | None:
         plots = [plot for axis in AXES if (plot := figures.pareto(groups, axis, styles))]
         blocks.append(Block(setting.label, plots, tables.setting_table(results, setting, groups)))
     notes = [
-        'Dotted: the Pareto front, backbones that no other beats in score without costing more. Costs are those of the '
-        'whole model; where machines or input sizes differ, each has a front of its own.',
+        'Dotted: the Pareto front, the backbones that no other surpasses in score at the same or lower cost. Costs are '
+        'those of the whole model; each machine and input size has its own front. ± 95 %: half width of the confidence '
+        "interval of the mean over seeds, by Student's t distribution.",
         ONLY_MEASURED,
     ]
     return Section('settings', 'Scores against cost', notes, blocks)
@@ -109,30 +109,32 @@ def _z_scores(results: Results) -> Section | None:
     if not results.groups:
         return None
     notes = [
-        'How far a backbone is above the mean of the backbones in a setting, in their (population) standard '
-        'deviations, and the mean over the settings it was measured in (as in Battle of the Backbones). Frozen and '
-        'trained backbones are settings apart.'
+        'Distance of a backbone from the mean of the backbones in a setting, in their (population) standard '
+        'deviations, and its mean over the settings in which it was measured (as in Battle of the Backbones). Frozen '
+        'and trained backbones are separate settings.'
     ]
     blocks = []
     for tier in ('full', 'proxy', 'smoke'):
-        of_tier = {s: results.scores(s) for s in results.groups if s.tier == tier}
-        if few := [s.label for s, scores in of_tier.items() if len(scores) < FEWEST_FOR_Z]:
-            notes.append(f'Left out, with fewer than {FEWEST_FOR_Z} backbones: {"; ".join(few)}.')
-        z = {s: found for s, scores in of_tier.items() if (found := z_scores(scores))}
-        if z:
-            blocks.append(_z_block(results, f'Tier {tier}', z))
+        scores = results.scores[[setting for setting in results.groups if setting.tier == tier]]
+        z = z_scores(scores)
+        if few := [setting.label for setting in scores if setting not in z]:
+            notes.append(f'Left out, with fewer than {MIN_FOR_Z} backbones: {"; ".join(few)}.')
+        if not z.empty:
+            blocks.append(_z_block(results, tier, z))
     return Section('z-scores', 'z-scores', notes, blocks)
 
 
-def _z_block(results: Results, title: str, z: dict[Setting, dict[Candidate, float]]) -> Block:
-    by_candidate = {c: {s.label: z[s][c] for s in z if c in z[s]} for c in dict.fromkeys(c for s in z for c in z[s])}
-    rows = [(results.labels[c], c.family, statistics.fmean(found.values()), found) for c, found in by_candidate.items()]
-    rows.sort(key=lambda row: -row[2])
+def _z_block(results: Results, tier: str, z: pd.DataFrame) -> Block:
+    """z-scores of candidates (rows) in settings (columns), best mean first."""
+    z = z.dropna(how='all')
+    means = z.mean(axis=1).sort_values(ascending=False, kind='stable')
+    rows = [(results.labels[c], c.family, mean, z.loc[c].dropna()) for c, mean in means.items()]
     columns = [Column('backbone'), Column('mean z', 2, signed=True), Column('settings', 0)]
-    columns += [Column(s.label, 2, signed=True) for s in z]
-    cells = [[label, mean, len(found), *(found.get(s.label) for s in z)] for label, _, mean, found in rows]
-    plot = figures.z_scores(rows, family_styles(results.families))
-    return Block(title, [plot], Table(f'z-scores, tier {title.split()[-1]}', columns, cells))
+    columns += [Column(setting.label, 2, signed=True) for setting in z]
+    cells = [[label, mean, len(found), *(found.get(setting) for setting in z)] for label, _, mean, found in rows]
+    drawn = [(*row, {s.label: value for s, value in found.items()}) for *row, found in rows]
+    plot = figures.z_scores(drawn, family_styles(results.families))
+    return Block(f'Tier {tier}', [plot], Table(f'z-scores, tier {tier}', columns, cells))
 
 
 def _correlations(results: Results) -> Section | None:
@@ -140,17 +142,21 @@ def _correlations(results: Results) -> Section | None:
     if len(settings) < 2:
         return None
     note = (
-        "Spearman's rank correlation over the backbones that two settings have in common, whose number is in brackets; "
-        f'not given for fewer than {FEWEST_FOR_CORRELATION}.'
+        "Spearman's rank correlation over the backbones that two settings have in common, with their number in "
+        f'brackets; not given for fewer than {MIN_FOR_CORRELATION}.'
     )
+    rho, numbers = rank_correlations(results.scores)
     columns = [Column('setting'), *(Column(str(i + 1)) for i in range(len(settings)))]
     rows: list[list[tables.Cell]] = []
-    for i, a in enumerate(settings):
-        found = [rank_correlation(results.scores(a), results.scores(b)) for b in settings[:i]]
-        texts = [f'{"–" if rho is None else f"{rho:.2f}"} ({n})'.replace('-', '−') for rho, n in found]
-        rows.append([f'{i + 1}. {a.label}', *texts, '1', *[''] * (len(settings) - i - 1)])
+    for i, setting in enumerate(settings):
+        texts = [f'{_rho(rho.iat[i, j])} ({numbers.iat[i, j]})' for j in range(i)]
+        rows.append([f'{i + 1}. {setting.label}', *texts, '1', *[''] * (len(settings) - i - 1)])
     table = Table('Rank correlation between settings', columns, rows, sortable=False)
     return Section('correlation', 'Rank correlation between settings', [note], [Block(table=table)])
+
+
+def _rho(value: float) -> str:
+    return '–' if pd.isna(value) else f'{value:.2f}'.replace('-', '−')
 
 
 def _frozen(results: Results) -> Section | None:
@@ -165,13 +171,13 @@ def _frozen(results: Results) -> Section | None:
         for f, t in sorted(pairs, key=lambda pair: (pair[1].setting, -pair[1].mean))
     ]
     plot = figures.agreement(points, 'frozen', 'trained', family_styles(results.families))
-    note = 'The same backbone, weights and setting, with the backbone frozen and trained along.'
+    note = 'The same backbone, weights and setting, with the backbone frozen and fine-tuned.'
     return Section('frozen', 'Frozen against trained', [note], [Block('', [plot], Table('Frozen', columns, rows))])
 
 
 def _frozen_pairs(results: Results) -> Iterator[tuple[Group, Group]]:
     for setting, groups in results.groups.items():
-        trained = {group.candidate: group for group in results.groups.get(setting._replace(frozen=False), [])}
+        trained = {group.candidate: group for group in results.groups.get(replace(setting, frozen=False), [])}
         for group in groups:
             other = trained.get(group.candidate) if setting.frozen else None
             if other and other.metric == group.metric:
@@ -195,7 +201,7 @@ def _published(results: Results) -> Section | None:
             if metric == results.metrics[setting] and None not in values:
                 points.append((f'{label}, {setting.label}', candidate_of(row).family, values[1], values[0]))
     plots = [figures.agreement(points, 'published', 'measured', family_styles(results.families))] if points else []
-    note = 'On the dotted line, what was measured here equals what is published; schedules may differ (see the table).'
+    note = 'On the dotted line, measured and published values are equal; schedules may differ (see the table).'
     return Section(
         'published', 'Measured against published', [note], [Block('', plots, Table('Published', columns, cells))]
     )
@@ -212,12 +218,12 @@ def _curves(results: Results) -> Section | None:
             drawn = [(_run_label(results, row), row) for row in here if row['curves'].get(name)]
             plots.append(figures.curves(name, drawn, styles))
         blocks.append(Block(setting.label, plots))
-    note = 'Lines are dashed for runs that did not finish. The numbers are in rows.jsonl.'
+    note = 'Lines of runs that did not finish are dashed. The numbers are in rows.jsonl.'
     return Section('curves', 'Curves', [note], blocks) if blocks else None
 
 
 def curve_names(rows: Sequence[Row], metric: str | None) -> list[str]:
-    """The loss and the metric that ranks; where rows have neither, whatever they have."""
+    """The loss and the metric by which runs are ranked; all curves if there is neither."""
     present = list(dict.fromkeys(name for row in rows for name, points in row['curves'].items() if points))
     return [name for name in ('loss', metric) if name in present] or present
 
@@ -229,22 +235,22 @@ def _run_label(results: Results, row: Row) -> str:
 def growth_lines(results: Results) -> dict[str, list[tuple[str, list[float], list[float]]]]:
     """Title of a plot -> (backbone, pixels, values), for backbones that were profiled at two sizes or more.
 
-    Times and memories are those of one batch size, machine and precision: of the one with most rows.
+    Values are of one combination of batch size, machine, precision and threads: the one with most rows.
     """
     rows = [row for row in results.profiles if row['origin'] == 'measured' and row['state'] == 'finished']
-    places = [_place(row) for row in rows]
-    common = max(places, key=places.count, default=None)
+    conditions = [_conditions(row) for row in rows]
+    common = max(conditions, key=conditions.count, default=None)
     lines: dict[str, list[tuple[str, list[float], list[float]]]] = {}
     for axis in AXES[:4]:
         for name in dict.fromkeys(backbone_of(row) for row in rows):
-            mine = [row for row in rows if backbone_of(row) == name and _place(row) == common]
-            points = {_pixels(row): value for row in mine if (value := axis.read(row)) is not None}
+            same = [row for row in rows if backbone_of(row) == name and _conditions(row) == common]
+            points = {_pixels(row): value for row in same if (value := axis.read(row)) is not None}
             if len(points) > 1:
                 lines.setdefault(axis.title, []).append((name, sorted(points), [points[x] for x in sorted(points)]))
     return lines
 
 
-def _place(row: Row) -> tuple[object, ...]:
+def _conditions(row: Row) -> tuple[object, ...]:
     environment = row['environment']
     return row['identity']['batch_size'], *(environment[key] for key in ('device', 'precision', 'threads'))
 
@@ -260,9 +266,9 @@ def _growth(results: Results) -> Section | None:
         return None
     plots = [figures.growth(title, found, family_styles(results.families)) for title, found in lines.items()]
     note = (
-        'Backbones alone. Both axes are logarithmic: a slope of 1 is growth with the number of pixels, 2 with its '
-        'square, as of attention from everywhere to everywhere. Exponents are fitted over all sizes. Pictures '
-        'without hover show the smallest of each family where there are many.'
+        'Backbones alone, on logarithmic axes: a slope of 1 is growth with the number of pixels, 2 with its square, as '
+        'of global attention. Exponents are fitted over all sizes. In Markdown, pictures with many backbones show only '
+        'the smallest of each family.'
     )
     block = Block('', plots, tables.growth_table(lines))
     return Section('growth', 'Growth with resolution', [note], [block])
@@ -271,7 +277,7 @@ def _growth(results: Results) -> Section | None:
 def _profiles(results: Results) -> Section | None:
     if not results.profiles:
         return None
-    note = 'Backbones alone, in inference but for the memory in training. Latency is the median, of a batch.'
+    note = 'Backbones alone, in inference except for the memory in training. Latency is the median for one batch.'
     block = Block(table=tables.profile_table(results.profiles))
     return Section('profiles', 'Cost and speed of backbones', [note], [block])
 
@@ -279,13 +285,13 @@ def _profiles(results: Results) -> Section | None:
 def _failures(results: Results) -> Section:
     rows = [row for row in results.rows if row['state'] != 'finished']
     if not rows:
-        return Section('failures', 'Failures', ['Every row is of a run that finished.'])
+        return Section('failures', 'Failures', ['Every job finished.'])
     return Section('failures', 'Failures', [], [Block(table=tables.failure_table(rows, describe))])
 
 
 def _origins(results: Results) -> Section:
-    note = 'Where the rows are from. A + after the code version means that files were changed.'
-    return Section('origins', 'How the rows came about', [note], [Block(table=tables.origin_table(results.rows))])
+    note = 'The environments of the measurements. A + after the commit means that there were uncommitted changes.'
+    return Section('origins', 'Origin of the rows', [note], [Block(table=tables.origin_table(results.rows))])
 
 
 def _all_groups(results: Results) -> Iterator[Group]:

@@ -1,5 +1,5 @@
 'use strict';
-// Sorting and filtering of the tables. Cells carry numbers in data-v where these are not what is read.
+// Sorting and filtering of tables. `data-v` of a cell is its unformatted number.
 for (const box of document.querySelectorAll('.table')) {
   const body = box.querySelector('tbody');
   const rows = [...body.rows];
@@ -14,7 +14,7 @@ for (const box of document.querySelectorAll('.table')) {
     typeof a === 'number' && typeof b === 'number' ? a - b : String(a).localeCompare(String(b), 'en', { numeric: true });
 
   const sort = header => {
-    // Numbers begin with the largest, which is mostly the best; texts with A.
+    // Numbers are first sorted in descending order, texts in ascending order.
     const first = header.classList.contains('n') ? 'descending' : 'ascending';
     const other = first === 'ascending' ? 'descending' : 'ascending';
     const direction = header.getAttribute('aria-sort') === first ? other : first;
@@ -22,7 +22,7 @@ for (const box of document.querySelectorAll('.table')) {
     header.setAttribute('aria-sort', direction);
     const sign = direction === 'ascending' ? 1 : -1;
     const keyed = rows.map(row => [keyOf(row, header.cellIndex), row]);
-    // What is not known comes last either way.
+    // Unknown values come last in both directions.
     keyed.sort(([a], [b]) => (a === null) - (b === null) || (a === null ? 0 : sign * compare(a, b)));
     body.append(...keyed.map(([, row]) => row));
   };
@@ -50,6 +50,6 @@ for (const box of document.querySelectorAll('.table')) {
   };
   form.addEventListener('input', filter);
   form.addEventListener('submit', event => event.preventDefault());
-  // The fields are emptied after this event.
+  // The fields are cleared after this event.
   form.addEventListener('reset', () => setTimeout(filter));
 }

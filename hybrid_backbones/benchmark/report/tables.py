@@ -1,9 +1,10 @@
-"""The report's tables, as columns and plain values; page.py and markdown.py write them out."""
+"""The report's tables, as columns and plain values, which page.py and markdown.py format."""
 
-import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from ...profiling.growth import growth_exponent
 from ..rows import Row
 from .grouping import (
     AXES,
@@ -19,20 +20,20 @@ from .grouping import (
     number,
     setting_of,
 )
-from .statistics import growth_exponent, pareto_front
+from .statistics import pareto_front, ranks
 
 Cell = str | int | float | None
-# Metrics of the page's table; the CSV has all.
+# Metrics in the table of runs; the CSV file has all.
 SHOWN = (*MAIN_METRICS, 'mIoU_ms')
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, with its unit.
+    """A column's heading, with its unit, and how its cells are shown.
 
     Attributes:
-        digits: Digits after the point; None: a column of text.
-        filtered: The page offers its values to choose from.
+        digits: Decimal places; None: a column of text.
+        filtered: The page offers a filter with the column's values.
     """
 
     title: str
@@ -41,28 +42,28 @@ class Column:
     signed: bool = False
 
     def format(self, cell: Cell) -> str:
-        """As it is read; an en dash for what is not known."""
+        """The text of a cell; an en dash if it is unknown."""
         if cell is None:
             return '–'
         if self.digits is None or isinstance(cell, str):
             return str(cell)
-        # No hyphen for a minus sign, and no -0.00.
+        # Adding 0.0 turns -0.0 into 0.0.
         text = f'{round(cell, self.digits) + 0.0:{"+" if self.signed else ""}.{self.digits}f}'
-        return text.replace('-', '−') if math.isfinite(cell) else str(cell)
+        return text.replace('-', '−')
 
 
 @dataclass
 class Table:
-    """Columns and rows of cells; `faint` rows are shown, and rank nothing."""
+    """Columns and rows of cells; rows in `unranked`, by index, are shown in grey."""
 
     caption: str
     columns: list[Column]
     rows: list[list[Cell]]
-    faint: set[int] = field(default_factory=set)
+    unranked: set[int] = field(default_factory=set)
     sortable: bool = True
 
     def without_empty_columns(self) -> 'Table':
-        """Without columns that no row fills."""
+        """The table without columns that are empty in every row."""
         kept = [i for i in range(len(self.columns)) if any(row[i] not in (None, '') for row in self.rows)]
         rows = [[row[i] for i in kept] for row in self.rows]
         return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
@@ -79,7 +80,7 @@ _COST_COLUMNS: list[tuple[Column, Callable[[Row], Cell]]] = [
 
 
 def results_table(results: Results) -> Table:
-    """Every run with its metrics, the mean over its seeds, and what it costs."""
+    """Every run with its metrics, the mean over seeds, and its costs."""
     groups = {(g.setting, g.candidate): (g, rank) for s in results.groups for g, rank in ranked(results.groups[s])}
     shown = [name for name in SHOWN if any(name in (row.get('metrics') or {}) for row in results.runs)]
     columns = [
@@ -96,13 +97,13 @@ def results_table(results: Results) -> Table:
         Column('seed', 0),
         Column('time, min', 1),
     ]
-    rows, faint = [], set()
+    rows, unranked = [], set()
     for i, row in enumerate(results.runs):
         identity, backbone = row['identity'], backbone_of(row)
         group, rank = groups.get((setting_of(row), candidate_of(row)), (None, None))
         if group is None or row not in group.rows:
             group = None
-            faint.add(i)
+            unranked.add(i)
         rows.append(
             [
                 backbone,
@@ -120,11 +121,11 @@ def results_table(results: Results) -> Table:
                 number(row, 'seconds', scale=1 / 60),
             ]
         )
-    return Table('Runs', columns, rows, faint).without_empty_columns()
+    return Table('Runs', columns, rows, unranked).without_empty_columns()
 
 
 def weights_cell(row: Row) -> str:
-    """File of the weights, and how much of the backbone it filled where that is not all."""
+    """File of the weights, and the fraction of the backbone that it filled unless that is all of it."""
     weights = row.get('weights')
     if not weights:
         return 'from scratch' if row['identity']['weights_sha256'] is None else 'pretrained'
@@ -132,12 +133,8 @@ def weights_cell(row: Row) -> str:
 
 
 def ranked(groups: Sequence[Group]) -> list[tuple[Group, int]]:
-    """Groups, best first, with ranks from 1; equal means share one."""
-    ranks: list[tuple[Group, int]] = []
-    for i, group in enumerate(groups):
-        tied = ranks and ranks[-1][0].mean == group.mean
-        ranks.append((group, ranks[-1][1] if tied else i + 1))
-    return ranks
+    """Groups with their ranks from 1."""
+    return list(zip(groups, ranks([group.mean for group in groups]), strict=True))
 
 
 def metric_title(metric: str) -> str:
@@ -148,7 +145,7 @@ def metric_title(metric: str) -> str:
 
 
 def setting_table(results: Results, setting: Setting, groups: Sequence[Group]) -> Table:
-    """The ranking of a setting, with costs and the fronts that each candidate is on; then what is quoted for it."""
+    """The ranking of a setting with costs and Pareto fronts, followed by its converted and quoted rows."""
     others = [row for row in results.runs if row['origin'] != 'measured' and setting_of(row) == setting]
     metric = groups[0].metric if groups else main_metric(others)
     others = sorted(
@@ -156,39 +153,39 @@ def setting_table(results: Results, setting: Setting, groups: Sequence[Group]) -
     )
     on: dict[str, list[str]] = {group.label: [] for group in groups}
     for axis in AXES:
-        for group in (group for front in separate_fronts(groups, axis) for group in front):
+        for group in (group for front in pareto_fronts(groups, axis) for group in front):
             on[group.label].append(axis.title.split(',')[0])
     columns = [Column('rank', 0), Column('backbone'), Column('origin')]
-    columns += [Column(f'{metric_title(metric)}, %' if metric else 'score', 2), Column('± std', 2), Column('seeds', 0)]
-    columns += [*(Column(axis.title, 1) for axis in AXES), Column('on the Pareto front of')]
+    columns += [Column(f'{metric_title(metric)}, %' if metric else 'score', 2), Column('± std', 2), Column('± 95 %', 2)]
+    columns += [Column('seeds', 0), *(Column(axis.title, 1) for axis in AXES), Column('on the Pareto front of')]
     rows: list[list[Cell]] = []
     for group, rank in ranked(groups):
-        score = [group.mean, group.deviation, len(group.rows)]
+        score = [group.mean, group.deviation, group.interval, len(group.rows)]
         costs = [group.cost(axis) for axis in AXES]
         rows.append([rank, group.label, 'measured', *score, *costs, ', '.join(on[group.label]) or None])
     for row in others:
         costs = [axis.read(row) for axis in AXES]
-        rows.append([None, backbone_of(row), row['origin'], row['metrics'][metric], None, None, *costs, None])
+        rows.append([None, backbone_of(row), row['origin'], row['metrics'][metric], None, None, None, *costs, None])
     return Table(setting.label, columns, rows, set(range(len(groups), len(rows)))).without_empty_columns()
 
 
-def separate_fronts(groups: Sequence[Group], axis: Axis) -> list[list[Group]]:
-    """The Pareto front of every set of groups whose costs are comparable: of one machine and input size."""
+def pareto_fronts(groups: Sequence[Group], axis: Axis) -> list[list[Group]]:
+    """A Pareto front for every set of groups whose costs were measured under the same conditions."""
     known = [group for group in groups if group.cost(axis) is not None]
-    found = []
-    for among in dict.fromkeys(group.among(axis) for group in known):
-        rivals = [group for group in known if group.among(axis) == among]
-        found.append([rivals[i] for i in pareto_front([(g.cost(axis), g.mean) for g in rivals])])
-    return found
+    fronts = []
+    for conditions in dict.fromkeys(group.conditions(axis) for group in known):
+        members = [group for group in known if group.conditions(axis) == conditions]
+        fronts.append([members[i] for i in pareto_front([(g.cost(axis), g.mean) for g in members])])
+    return fronts
 
 
 def spans_decade(costs: Sequence[float]) -> bool:
-    """Whether an axis of these costs is to be logarithmic."""
+    """Whether costs span more than a factor of ten, so that their axis is logarithmic."""
     return min(costs) > 0 and max(costs) > 10 * min(costs)
 
 
 def profile_table(profiles: Sequence[Row]) -> Table:
-    """Cost and speed of backbones alone, at each size."""
+    """Cost, speed and memory of backbones alone, at each size."""
     columns = [
         Column('backbone'),
         Column('family', filtered=True),
@@ -224,18 +221,18 @@ def profile_table(profiles: Sequence[Row]) -> Table:
         ]
         for row in profiles
     ]
-    faint = {i for i, row in enumerate(profiles) if row['origin'] != 'measured' or row['state'] != 'finished'}
-    return Table('Cost and speed of backbones', columns, rows, faint).without_empty_columns()
+    unranked = {i for i, row in enumerate(profiles) if row['origin'] != 'measured' or row['state'] != 'finished'}
+    return Table('Cost and speed of backbones', columns, rows, unranked).without_empty_columns()
 
 
 def size_text(row: Row) -> str:
-    """`800×1333`."""
+    """Height and width, as `800×1333`."""
     height, width = row['identity']['size']
     return f'{height}×{width}'
 
 
 def growth_table(lines: dict[str, list[tuple[str, list[float], list[float]]]]) -> Table:
-    """Exponents of growth with the number of pixels; `lines`: title of the plot -> (backbone, pixels, values)."""
+    """Exponents of growth with the number of pixels; `lines` maps a plot's title to (backbone, pixels, values)."""
     names = list(dict.fromkeys(name for found in lines.values() for name, _, _ in found))
     exponents = {title: {n: growth_exponent(x, y) for n, x, y in found} for title, found in lines.items()}
     columns = [Column('backbone'), *(Column(f'exponent of {title.split(",")[0]}', 2) for title in lines)]
@@ -245,14 +242,14 @@ def growth_table(lines: dict[str, list[tuple[str, list[float], list[float]]]]) -
 
 
 def failure_table(rows: Sequence[Row], describe: Callable[[Row], str]) -> Table:
-    """What did not finish, and why."""
+    """Jobs that did not finish, with the reason."""
     columns = [Column('run'), Column('state'), Column('reason'), Column('ended (UTC)')]
     return Table('Not finished', columns, [[describe(row), row['state'], row['reason'], row['time']] for row in rows])
 
 
 def origin_table(rows: Sequence[Row]) -> Table:
-    """How rows came about: every environment and code version, with the number of its rows."""
-    counts: dict[tuple[Cell, ...], int] = {}
+    """Every environment and version of the code, with its number of rows."""
+    counts: Counter[tuple[Cell, ...]] = Counter()
     for row in rows:
         environment = row['environment']
         versions = ', '.join(f'{name} {version}' for name, version in sorted(environment['versions'].items()))
@@ -265,7 +262,7 @@ def origin_table(rows: Sequence[Row]) -> Table:
             versions,
             row['identity']['commit'],
         )
-        counts[key] = counts.get(key, 0) + 1
+        counts[key] += 1
     names = ('origin', 'device', 'precision', 'threads', 'operators', 'versions', 'code')
     columns = [*(Column(name, 0 if name == 'threads' else None) for name in names), Column('rows', 0)]
     return Table('Environments', columns, [[*key, count] for key, count in counts.items()])

@@ -1,7 +1,9 @@
-"""Many backbones in many frameworks, measured alike and kept as rows."""
+"""Sweeps: the same training and measurements for many backbones, kept as rows."""
 
+from .data import locate_datasets
 from .engines import ENGINES
+from .jobs import read_jobs
 from .running import run_sweep, status
-from .spec import SpecError, read_spec
+from .spec import SpecError
 
-__all__ = ['ENGINES', 'SpecError', 'read_spec', 'run_sweep', 'status']
+__all__ = ['ENGINES', 'SpecError', 'locate_datasets', 'read_jobs', 'run_sweep', 'status']

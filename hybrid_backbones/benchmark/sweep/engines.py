@@ -1,4 +1,4 @@
-"""Who does the jobs of a sweep: this machine, a Ray cluster, or Slurm."""
+"""Where the jobs of a sweep run: on this machine, a Ray cluster, or Slurm."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,30 +7,21 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from ..._extras import require
+from .jobs import Job
 from .running import execute
-from .spec import Job
 
+# A job, and how it ended: see `running.execute`.
 Done = tuple[Job, str]
 
 
-def _need(package: str, extra: str) -> Any:
-    """Import a package of an extra.
-
-    Raises:
-        ModuleNotFoundError: It is not installed; how to.
-    """
-    try:
-        return __import__(package)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{package} is not installed: pip install 'hybrid_backbones[{extra}]'") from error
-
-
 def local(results: Path, jobs: Sequence[Job], slots: int, threads: int | None = None) -> Iterator[Done]:
-    """Jobs and how they ended, as they end; `slots` at a time on this machine, which share its cores.
+    """Run jobs on this machine, `slots` at a time, sharing its cores; yields each as it ends.
 
-    Ctrl-C ends the jobs that are running; each of them has become a row when this raises KeyboardInterrupt.
+    Ctrl-C ends the running jobs; each of them has its row by the time this raises KeyboardInterrupt.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()  # Linux knows limits
+    # On Linux this respects the limits of the process.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     threads = threads or max(1, cores // slots)
     stop = Event()
     with ThreadPoolExecutor(slots) as pool:
@@ -49,25 +40,27 @@ def local(results: Path, jobs: Sequence[Job], slots: int, threads: int | None = 
 def ray(
     results: Path, jobs: Sequence[Job], slots: int, threads: int | None = None, address: str | None = None
 ) -> Iterator[Done]:
-    """The same on a Ray cluster that sees `results`; a job whose worker dies is done again by another.
+    """Run jobs on a Ray cluster whose machines all see `results`; a job whose worker dies is repeated by another.
 
     Args:
-        slots: Jobs at a time, in the whole cluster.
-        threads: Of a job, 1 unless given.
-        address: Of the cluster, as `ray.init` takes it; None: one on this machine, for this sweep alone.
+        slots: Number of concurrent jobs in the whole cluster.
+        threads: Threads of a job, 1 unless given.
+        address: Address of the cluster for `ray.init`; None starts one on this machine, for this sweep alone.
     """
-    ray = _need('ray', 'ray')
+    require('ray', 'ray')
+    import ray
+
     threads = threads or 1
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-    alone = {} if address else dict(num_cpus=slots * threads, include_dashboard=False)
-    ray.init(address=address, log_to_driver=False, **alone)
+    local_cluster = {} if address else dict(num_cpus=slots * threads, include_dashboard=False)
+    ray.init(address=address, log_to_driver=False, **local_cluster)
     try:
         remote = ray.remote(execute).options(num_cpus=threads, max_retries=3)
         waiting: dict[Any, Job] = {}
-        left = list(jobs)
-        while left or waiting:
-            while left and len(waiting) < slots:
-                job = left.pop(0)
+        queue = list(jobs)
+        while queue or waiting:
+            while queue and len(waiting) < slots:
+                job = queue.pop(0)
                 waiting[remote.remote(results.resolve(), job, threads)] = job
             ended, _ = ray.wait(list(waiting))
             for reference in ended:
@@ -84,14 +77,16 @@ def slurm(
     cluster: str | None = None,
     **parameters: Any,
 ) -> Iterator[Done]:
-    """The same as a Slurm array, `slots` of it at a time, through submitit.
+    """Run jobs as a Slurm array, `slots` at a time, through submitit.
 
     Args:
-        threads: Of a job, 1 unless given.
-        cluster: submitit's; `local` tries the whole way on this machine.
-        **parameters: Of submitit: slurm_partition='gpu', gpus_per_node=1, timeout_min=1440, mem_gb=64, ...
+        threads: Threads of a job, 1 unless given.
+        cluster: submitit's executor; `local` runs without Slurm, on this machine.
+        **parameters: submitit's: slurm_partition='gpu', gpus_per_node=1, timeout_min=1440, mem_gb=64, ...
     """
-    submitit = _need('submitit', 'slurm')
+    require('slurm', 'submitit')
+    import submitit
+
     executor = submitit.AutoExecutor(results.resolve() / 'slurm', cluster=cluster)
     threads = threads or 1
     executor.update_parameters(

@@ -1,4 +1,4 @@
-"""Where a number was measured: versions, operators, device, and the code's commit."""
+"""The environment of a measurement: versions, operators, device, and the commit of the code."""
 
 import importlib
 import platform
@@ -17,8 +17,8 @@ _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', '
 
 
 def environment(threads: int, precision: str = 'fp32') -> dict[str, Any]:
-    """`environment` of a row that is measured by this Python on this machine."""
-    importlib.import_module('mmcv._ext')  # compiled, or our stand-in, which then says so
+    """`environment` of a row that is measured in this process."""
+    importlib.import_module('mmcv._ext')  # mmcv's own, or that of hybrid_backbones.compat, which records it
     return dict(
         versions=_versions(),
         operators=applied.get('operators', "mmcv's compiled operators"),
@@ -45,14 +45,14 @@ def _device() -> str:
     text = cpus.read_text() if cpus.is_file() else ''
     known = dict(re.findall(r'^(model name|cpu family|model)\s*: (.+)$', text, re.MULTILINE))
     if len(known) == 3:
-        # Virtual machines call many generations of a maker's processors by one name.
+        # Virtual machines report one model name for several generations of processors.
         return f'{known["model name"]}, family {known["cpu family"]}, model {known["model"]}'
     return platform.processor() or platform.machine()
 
 
 @cache
 def commit() -> str | None:
-    """Commit of the code, with a + where files differ from it; None outside a repository."""
+    """Commit of the code, with + if there are uncommitted changes; None outside a repository."""
     here = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:

@@ -1,12 +1,12 @@
-"""Jobs done one after the other or side by side, each of which becomes a row whatever happens to it.
+"""Running jobs, one after another or in parallel; each becomes a row, whatever happens to it.
 
 A results folder:
 
-- `rows.jsonl`, see :mod:`.rows`;
-- `jobs/ID/`, a folder for every job that was begun: `job.json`, `output.log`, the work directory, a lock that is held
-  by whoever does it, and `begun`, which stays behind when that process ends without a word.
+- `rows.jsonl`, see :mod:`..rows`;
+- `jobs/ID/`, a folder for every job that was started: `job.json`, `output.log`, the work directory, a lock that is held
+  by the process that supervises it, and `started`, which remains if that process is killed.
 
-Any number of processes may work on one folder: what another does, or has finished, is left alone.
+Any number of processes may work on one folder: a job that another one runs, or has finished, is skipped.
 """
 
 import json
@@ -27,61 +27,56 @@ from filelock import FileLock, Timeout
 
 from ..rows import Row, append, describe, read
 from .environment import commit, environment
-from .spec import Job, model_profile
+from .jobs import Job
 
 JOBS = 'jobs'
 LOG = 'output.log'
 JOB_FILE = 'job.json'
 OUTCOME = 'outcome.json'
-CHILD = f'{__package__}.job'
-BEGUN = 'begun'
-# See :mod:`.engines`.
+WORKER = f'{__package__}.worker'
+STARTED = 'started'
+# A function of :mod:`.engines`.
 Engine = Callable[..., Iterator[tuple[Job, str]]]
-# Seconds that a process has to end by itself.
-GRACE = 10
+# Seconds between SIGTERM and SIGKILL.
+GRACE_S = 10
 
 
 class Interrupted(Exception):
-    """Asked to stop while a job was running."""
+    """A running job was asked to stop."""
 
 
-def done(results: Path) -> dict[str, Row]:
-    """Finished rows by id."""
-    return {row['id']: row for row in read(results) if row['state'] == 'finished'}
+def finished_ids(results: Path) -> set[str]:
+    """Ids of the finished rows."""
+    return {row['id'] for row in read(results) if row['state'] == 'finished'}
 
 
 def execute(results: Path, job: Job, threads: int, stop: Event | None = None) -> str:
-    """Do a job in a process of its own, and add its row.
+    """Run a job in a process of its own, and add its row.
 
     Args:
         results: Results folder.
-        threads: Of the process.
+        threads: Threads of the process.
         stop: Ends the job when it is set.
 
     Returns:
-        `finished`, `failed` or `killed`; or `done before`, or `elsewhere` if another process is at it.
+        `finished`, `failed` or `killed`; `finished before`, or `running elsewhere` if another process runs it.
     """
     folder = results / JOBS / job.id
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(folder / 'lock', thread_local=False).acquire(timeout=0)
     except Timeout:
-        return 'elsewhere'
+        return 'running elsewhere'
     with lock:
-        finished = done(results)
-        if job.id in finished:
-            return 'done before'
-        begun = folder / BEGUN
-        if begun.exists():
-            reason = f'the process that did it ended without a word; it had begun at {begun.read_text()}'
+        if job.id in finished_ids(results):
+            return 'finished before'
+        started = folder / STARTED
+        if started.exists():
+            reason = f'the supervising process was killed; the job had started at {started.read_text()}'
             append(results, _row(job, threads, 'killed', reason))
-        begun.write_text(_now())
-        row = _attempt(folder, job, threads, stop or Event())
-        if job.record == 'run':
-            profile = finished.get(model_profile(job).id, {})
-            row |= {key: profile[key] for key in ('cost', 'backbone_cost', 'speed', 'memory') if key in profile}
-        append(results, row)
-        begun.unlink()
+        started.write_text(_now())
+        row = append(results, _attempt(folder, job, threads, stop or Event()))
+        started.unlink()
     return row['state']
 
 
@@ -103,7 +98,8 @@ def _attempt(folder: Path, job: Job, threads: int, stop: Event) -> Row:
     found = json.loads(outcome.read_text()) if outcome.exists() else {}
     if status or not found:
         reason = found.pop('error', f'exit status {status}, see {folder / LOG}')
-        return _row(job, threads, 'failed', reason, seconds, found)  # cost is known where memory ran out
+        # The cost is known even if memory ran out afterwards.
+        return _row(job, threads, 'failed', reason, seconds, found)
     return _row(job, threads, 'finished', None, seconds, found)
 
 
@@ -113,16 +109,16 @@ def _supervise(folder: Path, threads: int, stop: Event) -> int:
     Raises:
         Interrupted: `stop` was set.
     """
-    # Ray's and Slurm's workers run elsewhere.
+    # Workers of Ray and Slurm have other working directories.
     path = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get('PYTHONPATH')])]
     env = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(path))
     with (folder / LOG).open('ab') as log:
         process = subprocess.Popen(
-            [sys.executable, '-m', CHILD, str(folder), str(os.getpid())],
+            [sys.executable, '-m', WORKER, str(folder), str(os.getpid())],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=env,
-            start_new_session=True,  # Ctrl-C is for us to pass on
+            start_new_session=True,  # Ctrl-C reaches it through this process only
         )
     try:
         while not stop.is_set():
@@ -140,7 +136,7 @@ def _end(process: subprocess.Popen) -> None:
         if process.poll() is None:
             os.killpg(process.pid, sign)
             try:
-                process.wait(timeout=GRACE)
+                process.wait(timeout=GRACE_S)
             except subprocess.TimeoutExpired:
                 continue
 
@@ -172,20 +168,20 @@ def _now() -> str:
 
 def unfinished(results: Path, jobs: Iterable[Job]) -> list[Job]:
     """Jobs without a finished row, in their order."""
-    finished = done(results)
+    finished = finished_ids(results)
     return [job for job in jobs if job.id not in finished]
 
 
 def run_sweep(results: Path, jobs: Sequence[Job], engine: Engine, slots: int, **options: Any) -> dict[str, int]:
-    """Do what is not finished yet, with a line for each job as it ends.
+    """Run the jobs that are not finished yet, and print a line as each ends.
 
-    Profiles come first and one at a time, that nothing else is measured with them.
+    Profiles come first and one at a time, so that nothing else disturbs their measurements.
 
     Returns:
-        How many jobs ended in which way.
+        Number of jobs by how they ended.
 
     Raises:
-        KeyboardInterrupt: After the jobs that were running have become rows.
+        KeyboardInterrupt: After the running jobs have their rows.
     """
     left = unfinished(results, jobs)
     ends: Counter[str] = Counter()
@@ -201,7 +197,7 @@ def run_sweep(results: Path, jobs: Sequence[Job], engine: Engine, slots: int, **
 
 
 def status(results: Path, jobs: Sequence[Job]) -> str:
-    """How far a sweep is, in words: counts, what is running and since when, what failed and why, time left."""
+    """Progress of a sweep: counts, running jobs with their start, failures with their reasons, remaining time."""
     rows = {row['id']: row for row in read(results)}
     states = {job.id: rows[job.id]['state'] if job.id in rows else 'waiting' for job in jobs}
     states |= {job.id: 'running' for job in jobs if states[job.id] != 'finished' and _is_running(results, job)}
@@ -209,19 +205,21 @@ def status(results: Path, jobs: Sequence[Job]) -> str:
     for job in jobs:
         state, what = states[job.id], describe(asdict(job))
         if state == 'running':
-            lines.append(f'  running since {(results / JOBS / job.id / BEGUN).read_text()}: {what}')
+            lines.append(f'  running since {(results / JOBS / job.id / STARTED).read_text()}: {what}')
         elif state in ('failed', 'killed'):
             lines.append(f'  {state}: {what}: {rows[job.id]["reason"]}')
     took = [rows[job.id]['seconds'] for job in jobs if states[job.id] == 'finished']
     left = sum(state != 'finished' for state in states.values())
     if took and left:
-        lines.append(f'about {left * sum(took) / len(took) / 60:.0f} minutes of work left, by what the finished took')
+        lines.append(
+            f'about {left * sum(took) / len(took) / 60:.0f} minutes of work left, estimated from the finished jobs'
+        )
     return '\n'.join(lines)
 
 
 def _is_running(results: Path, job: Job) -> bool:
     folder = results / JOBS / job.id
-    if not (folder / BEGUN).exists():
+    if not (folder / STARTED).exists():
         return False
     try:
         FileLock(folder / 'lock').acquire(timeout=0).lock.release()

@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and activations, by what is executed."""
+"""Parameters, multiply-adds and activations, counted from the operators that are executed."""
 
 from .counting import Cost, UnknownOperatorError, backbone_cost, count_cost, model_cost
 

@@ -1,8 +1,8 @@
-"""Parameters, multiply-adds and activations of a backbone, a detector or a segmentor, by what it executes.
+"""Parameters, multiply-adds and activations of a backbone, detector or segmentor, from the operators that it executes.
 
-Built on torch's `FlopCounterMode`, whose FLOPs are halved: papers' "FLOPs" are MACs, multiplications with addition, and
-so are the numbers here. Where torch's counter passes over what it does not know, this one fails: an operator has a
-formula, or is free on purpose (`operators`), or is an error.
+Built on torch's `FlopCounterMode`, whose FLOPs are halved: the "FLOPs" of papers are MACs (multiply-adds), and so are
+the numbers here. torch's counter ignores operators that it does not know; here an operator has a formula, is listed as
+free (`operators`), or is an error.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,27 +27,27 @@ from ...swap.feature_maps import build, on_meta
 from ..subjects import create_network
 from .operators import FORMULAS, FOURIER, is_free
 
-# What a detector's second stage looks at: boxes, as many as mmdet's configs propose in testing, and of them masks, as
-# many as may be found in an image. So did mmdet 2's `forward_dummy`, with which papers count.
+# Regions in a detector's second stage: boxes, as many as mmdet's configs propose in testing, and masks, as many as an
+# image may have detections. These are the numbers of mmdet 2's `forward_dummy`, with which papers count.
 BOXES, MASKS = 1000, 100
 
 
 class UnknownOperatorError(LookupError):
-    """An operator ran of which nothing says what it costs."""
+    """An operator was executed whose cost is unknown."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one forward pass in inference.
+    """The cost of one forward pass in inference.
 
     Attributes:
-        parameters: Numbers that are learned, shared ones once.
+        parameters: Number of parameters; shared ones count once.
         macs: Multiply-adds that were executed (1 MAC = 2 FLOPs), the sum of `by_operator`.
-        textbook_macs: The same with the formulas of `PyramidBackbone.textbook_macs`, where our algebra is other than
-            the papers'.
-        activations: Numbers in the outputs of convolutions, matrix products and attention, after Radosavovic et al.
-            (arXiv 2003.13678), who count convolutions, and fvcore. Of attention the output, not the scores.
-        by_operator: Executed multiply-adds by operator, as `aten.convolution`; those with none are left out.
+        textbook_macs: The same by the papers' formulas (`PyramidBackbone.textbook_macs`), for layers that compute them
+            differently here.
+        activations: Elements in the outputs of convolutions, matrix products and attention (not its scores), as in
+            Radosavovic et al. (arXiv 2003.13678), who count convolutions, and fvcore.
+        by_operator: Executed multiply-adds by operator, such as `aten.convolution`, without those that have none.
     """
 
     parameters: int
@@ -57,8 +57,8 @@ class Cost:
     by_operator: dict[str, int]
 
 
-class _Watch(TorchDispatchMode):
-    """Sees every operator that the counter lets through: unknown ones fail, outputs of products are measured."""
+class _OperatorCheck(TorchDispatchMode):
+    """Counts activations, and raises an error for operators whose cost is unknown."""
 
     def __init__(self, counter: FlopCounterMode) -> None:
         super().__init__()
@@ -75,15 +75,15 @@ class _Watch(TorchDispatchMode):
         elif not is_free(func):
             module = max(self.counter.mod_tracker.parents, key=len)
             raise UnknownOperatorError(
-                f'{func}, run by {module}: nothing says what it costs. Give it a formula, in FLOPs (2 per MAC), by '
-                f'torch.utils.flop_counter.register_flop_formula(torch.ops.{packet}), or, if it multiplies nothing '
-                'that counts, its name to FREE in hybrid_backbones/profiling/cost/operators.py'
+                f'{func}, run by {module}, has no known cost. Give it a formula, in FLOPs (2 per MAC), by '
+                f'torch.utils.flop_counter.register_flop_formula(torch.ops.{packet}), or add its name to FREE in '
+                'hybrid_backbones/profiling/cost/operators.py if it has no multiply-adds'
             )
         return out
 
 
-class _AsOnCPU(TorchFunctionMode):
-    """Tensors without memory pass for a CPU's: layers choose their algorithm by the device."""
+class _MetaAsCPU(TorchFunctionMode):
+    """Makes tensors on `meta` report `is_cpu`, by which layers choose their algorithm."""
 
     is_cpu = torch.Tensor.is_cpu.__get__
 
@@ -99,36 +99,36 @@ def count_cost(network: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
     """Cost of `network(*inputs, **kwargs)` in inference.
 
     Args:
-        network: On any device; set to eval mode for the pass. On `meta` no memory is taken, nothing is computed, and
-            what a CPU would execute is counted.
+        network: On any device; set to eval mode for the pass. On `meta` nothing is allocated or computed, and the
+            operators that a CPU would execute are counted.
         *inputs: On the device of the network.
 
     Raises:
-        UnknownOperatorError: An operator without formula; which, and in which module.
+        UnknownOperatorError: An operator has no formula; the message names it and its module.
     """
     tensors = [*network.parameters(), *tree_leaves((inputs, kwargs))]
     meta = any(isinstance(t, Tensor) and t.is_meta for t in tensors)
     counter = FlopCounterMode(display=False)
     counter.flop_registry.update(FORMULAS)
-    watch = _Watch(counter)
+    check = _OperatorCheck(counter)
     with ExitStack() as stack, _in_inference(network):
         difference = stack.enter_context(_textbook(network, counter))
         if meta:
-            stack.enter_context(_AsOnCPU())
-        stack.enter_context(watch)
+            stack.enter_context(_MetaAsCPU())
+        stack.enter_context(check)
         stack.enter_context(counter)
         network(*inputs, **kwargs)
     by_operator = {str(op): flops // 2 for op, flops in counter.get_flop_counts().get('Global', {}).items() if flops}
     macs = sum(by_operator.values())
     parameters = sum(p.numel() for p in network.parameters())
-    return Cost(parameters, macs, macs + difference[0], watch.activations, by_operator)
+    return Cost(parameters, macs, macs + difference[0], check.activations, by_operator)
 
 
 @contextmanager
 def _in_inference(network: nn.Module) -> Iterator[None]:
-    """Eval mode, and no parameter with a gradient, for which torch's tracker of modules would set hooks."""
+    """Eval mode without gradients, for which torch's module tracker would register hooks; restored afterwards."""
     training = [module for module in network.modules() if module.training]
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     network.eval().requires_grad_(False)
     try:
         with torch.inference_mode():
@@ -136,13 +136,13 @@ def _in_inference(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-        for parameter in learned:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 
 @contextmanager
 def _textbook(network: nn.Module, counter: FlopCounterMode) -> Iterator[list[int]]:
-    """Multiply-adds by the formulas of backbones less those that their modules execute, in a list of one."""
+    """Yields a list whose one element becomes the textbook's multiply-adds minus the executed ones."""
     difference, before, handles = [0], {}, []
     backbones = [module for module in network.modules() if isinstance(module, PyramidBackbone)]
     formulas = {m: b.textbook_macs[type(m)] for b in backbones for m in b.modules() if type(m) in b.textbook_macs}
@@ -167,24 +167,24 @@ def backbone_cost(name: str, size: tuple[int, int], **options: Any) -> Cost:
     """Cost of a backbone for one image on a CPU, without running it.
 
     Args:
-        name: One of ours, or a network that :func:`hybrid_backbones.profiling.subjects.create_network` takes, as
-            `timm:resnet50` or `deit_s:window_size=14`.
+        name: A backbone of this package, or any name for :func:`hybrid_backbones.profiling.subjects.create_network`,
+            such as `timm:resnet50` or `deit_s:window_size=14`.
         size: Height and width of the image in pixels.
-        **options: Of our backbone, over those that the name stands for.
+        **options: Options of this package's backbone, over those that its name stands for.
 
     Raises:
-        ValueError: Unknown name, or options that the network does not take.
+        ValueError: The name is unknown, or the network does not take the options.
     """
-    ours = name in list_backbones()
-    if options and not ours:
+    is_own = name in list_backbones()
+    if options and not is_own:
         raise ValueError(f'{name} takes no options here; they are for {", ".join(list_backbones())}')
     with torch.device('meta'):
-        network = create_backbone(name, **options) if ours else create_network(name, size=size)
+        network = create_backbone(name, **options) if is_own else create_network(name, size=size)
         return count_cost(network, torch.empty(1, 3, *size))
 
 
 class _TwoStages(nn.Module):
-    """A two-stage detector of mmdet whose second stage sees `BOXES` regions, and `MASKS` for masks."""
+    """A two-stage detector of mmdet whose second stage runs on `BOXES` regions, and on `MASKS` for masks."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -192,13 +192,13 @@ class _TwoStages(nn.Module):
         kind = type(model.roi_head).__name__
         if kind not in ('StandardRoIHead', 'CascadeRoIHead'):
             raise ValueError(
-                f'roi_head {kind}: how many regions it looks at, and with what, is known of StandardRoIHead and '
-                'CascadeRoIHead only. Count the parts of other detectors with count_cost'
+                f'roi_head {kind}: expected StandardRoIHead or CascadeRoIHead, whose numbers of regions are known. '
+                'Count the parts of other detectors with count_cost'
             )
         self.stages = range(model.roi_head.num_stages) if kind == 'CascadeRoIHead' else None
         for extractor in model.modules():
             if type(extractor).__name__ == 'SingleRoIExtractor':
-                # It sorts regions by their size, which those without values do not have; interpolation is free.
+                # It assigns regions to levels by their size, which does not exist on meta; interpolation is free.
                 extractor.forward = partial(_regions, extractor)
 
     def forward(self, images: Tensor) -> None:
@@ -214,32 +214,32 @@ class _TwoStages(nn.Module):
 
 
 def _regions(extractor: nn.Module, maps: tuple[Tensor, ...], regions: Tensor, *_: Any) -> Tensor:
-    """(regions, C, h, w), of the shape that the extractor gives."""
+    """Zeros (regions, C, h, w), of the shape that the extractor returns."""
     return maps[0].new_zeros(len(regions), extractor.out_channels, *extractor.roi_layers[0].output_size)
 
 
 def model_cost(cfg: Config, size: tuple[int, int]) -> Cost:
     """Cost of a whole detector of mmdet or segmentor of mmseg for one image, without its post-processing.
 
-    As papers count, with mmdet 2's and mmseg's `get_flops`: the second stage of a detector sees 1000 boxes and 100
-    masks; auxiliary heads of segmentors, which serve training, count with their parameters only. Models that decide by
-    values what they do are run, with memory.
+    Counted like mmdet 2's and mmseg's `get_flops`, which papers use: the second stage of a detector has 1000 boxes and
+    100 masks; of auxiliary heads of segmentors only the parameters count. Models whose control flow depends on values
+    are run on the CPU.
 
     Args:
-        cfg: With a `model`; nothing of it is loaded or changed.
+        cfg: With a `model`; no weights are loaded, and it is not changed.
         size: Height and width of the image in pixels: 800x1280 for detectors and 512x2048 for UperNet in papers.
 
     Raises:
-        ValueError: The config has no model, or one whose second stage is not known here.
+        ValueError: The config has no model, or an unknown second stage.
     """
     if 'model' not in cfg:
         raise ValueError(f'{cfg.filename or "the config"} has no model; expected a detector or segmentor')
     scope = cfg.get('default_scope') or 'mmdet'
     try:
-        # Some backbones can be built with values only.
+        # Not all backbones can be built on meta.
         model = on_meta(lambda: _build(cfg, scope)).to('meta')
         return _count_model(model, size, 'meta')
-    except RuntimeError:  # some decide by values what they do
+    except RuntimeError:  # its control flow depends on values
         return _count_model(_build(cfg, scope), size, 'cpu')
 
 
@@ -256,7 +256,7 @@ def _count_model(model: nn.Module, size: tuple[int, int], device: str) -> Cost:
 
 
 def _samples(model: nn.Module, size: tuple[int, int]) -> list[Any]:
-    """What goes with the image: its size."""
+    """A data sample with the image's size."""
     meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
     if hasattr(model, 'decode_head'):
         from mmseg.structures import SegDataSample as Sample

@@ -1,9 +1,9 @@
-"""What operators of PyTorch cost: formulas beside those of its FLOP counter, and which operators are free.
+"""The cost of PyTorch's operators: formulas in addition to those of its FLOP counter, and operators that are free.
 
-As in papers, a multiplication with an addition is the unit, and only where weights or tokens are summed over:
-convolutions, matrix products, attention. Here also Fourier transforms and products of spectra, which stand for a
-convolution. Normalisation, activation functions, pooling, interpolation (RoIAlign and deformed sampling are that) and
-whatever only moves numbers are free. An operator is free by what PyTorch says of it, or by its name in `FREE`.
+As in papers, multiply-adds are counted in convolutions, matrix products and attention. Fourier transforms and products
+of spectra are counted too, since they implement convolutions. Normalisation, activation functions, pooling,
+interpolation (including RoIAlign and deformed sampling) and operators that only move data are free. An operator is free
+by PyTorch's tags and schema, or by its name in `FREE`.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
 
-# Operators of aten that neither a tag nor their schema tells to be free.
+# Free operators of aten that cannot be recognised by a tag or their schema.
 _FREE = {
     'copies and choices of numbers': """
         _to_copy copy copy_ cat stack repeat flip roll index _unsafe_index index_put index_put_ index_select gather
@@ -48,18 +48,18 @@ FREE_OF_TORCHVISION = frozenset(['nms', 'roi_align', 'roi_pool', 'ps_roi_align',
 
 @cache
 def is_free(operator: OpOverload) -> bool:
-    """Whether an operator multiplies nothing that counts: views, pointwise ones, reductions, new tensors, `FREE`."""
+    """Whether an operator has no multiply-adds: views, pointwise ones, reductions, new tensors, `FREE`."""
     name = operator._overloadpacket.__name__
     if operator.namespace == 'torchvision':
         return name in FREE_OF_TORCHVISION
-    makes = not any('Tensor' in str(argument.type) for argument in operator._schema.arguments)
-    if operator.is_view or makes or operator.namespace == 'prim':
+    creates = not any('Tensor' in str(argument.type) for argument in operator._schema.arguments)
+    if operator.is_view or creates or operator.namespace == 'prim':
         return True
     return operator.namespace == 'aten' and (name in FREE or _pointwise_or_reduction(name))
 
 
 def _pointwise_or_reduction(name: str) -> bool:
-    """By PyTorch's tags, which `gelu` has and `gelu_` lacks."""
+    """By PyTorch's tags; `gelu_` has none, so those of `gelu` count too."""
     packets = [getattr(aten, n) for n in (name, name.removesuffix('_')) if hasattr(aten, n)]
     tags = {tag for packet in packets for overload in packet.overloads() for tag in getattr(packet, overload).tags}
     return bool(tags & {torch.Tag.pointwise, torch.Tag.reduction})
@@ -69,7 +69,7 @@ def _pointwise_or_reduction(name: str) -> bool:
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
-    """(..., T, d), (..., S, d), (..., S, e): scores of all pairs, and the mean of the values. Masks save nothing."""
+    """(..., T, d), (..., S, d), (..., S, e): scores of all pairs, and the weighted values. Masks save nothing."""
     return 2 * prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])
 
 
@@ -92,7 +92,7 @@ def _add_matrix_vector(_: Tensor, matrix: Tensor, *__: Any, **___: Any) -> int:
 
 
 def _deformed(x: Tensor, weight: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
-    """Of a deformable convolution the convolution; sampling is interpolation."""
+    """The convolution of a deformable convolution; its sampling is interpolation."""
     return 2 * out_val.numel() * prod(weight.shape[1:])
 
 
@@ -115,7 +115,7 @@ def _from_spectrum(_: Tensor, dims: list[int], *__: Any, out_val: Tensor, **___:
 
 
 def _product(x: Tensor, y: Any, *_: Any, out_val: Tensor, **__: Any) -> int:
-    """Of spectra, which is a convolution: four multiplications for each number. Other products are free."""
+    """A product of spectra, which is a convolution: four multiply-adds for each number. Other products are free."""
     spectra = all(isinstance(t, Tensor) and t.is_complex() for t in (x, y))
     return 8 * out_val.numel() if spectra else 0
 
@@ -129,7 +129,7 @@ FOURIER: dict[OpOverloadPacket, Callable[..., int]] = {
 }
 FORMULAS: dict[OpOverloadPacket | OpOverload, Callable[..., int]] = {
     **FOURIER,
-    # As one operator, before PyTorch chooses a kernel by device and shape, or writes it out as products.
+    # As one operator, before PyTorch chooses a kernel by device and shape or decomposes it into products.
     aten.linear.default: _linear,
     aten.linear: _linear,
     aten.scaled_dot_product_attention.default: _attention,
@@ -137,7 +137,7 @@ FORMULAS: dict[OpOverloadPacket | OpOverload, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_fused_attention_overrideable: _attention,
     aten._native_multi_head_attention: _multi_head_attention,
-    # In place, torch's counter lets them pass for nothing.
+    # torch's counter ignores in-place forms.
     aten.addmm_: flop_registry[aten.addmm],
     aten.baddbmm_: flop_registry[aten.baddbmm],
     aten._addmm_activation: flop_registry[aten.addmm],

@@ -1,7 +1,7 @@
-"""Time and memory of backbones and whole models, side by side."""
+"""Time and memory of backbones and whole models, measured side by side."""
 
 from ..subjects import create_network
 from .comparison import compare, profile
-from .records import Settings, Speed, growth, growth_exponent, table
+from .records import COLUMNS, Settings, Speed, growth, table
 
-__all__ = ['Settings', 'Speed', 'compare', 'create_network', 'growth', 'growth_exponent', 'profile', 'table']
+__all__ = ['COLUMNS', 'Settings', 'Speed', 'compare', 'create_network', 'growth', 'profile', 'table']

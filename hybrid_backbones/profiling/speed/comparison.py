@@ -1,12 +1,12 @@
-"""Time and memory of backbones and of whole models, side by side in one process.
+"""Time and memory of backbones and of whole models, measured side by side in one process.
 
-Machines are shared and noisy, so only ratios of interleaved runs mean anything: every iteration runs each network once,
-and the ratio is the median of the iterations' own ratios. Each iteration also multiplies two matrices, for the rate
-that the machine itself reaches.
+On shared and noisy machines only ratios of interleaved runs are meaningful: every iteration runs each network once, and
+the ratio is the median of the iterations' ratios. Each iteration also multiplies two matrices, for the rate that the
+machine itself reaches.
 
-Iterations go on until the median of every network is stable: until its confidence interval of about 95 %, which is
-1.57 times the interquartile range over the root of the number of iterations to either side (McGill, Tukey and Larsen
-1978), is within 2 % of it, or until there are `Settings.iterations` of them or `Settings.seconds` have passed.
+Iterations end when the median of every network is stable, that is when its confidence interval of about 95 % is within
+2 % of it, or after `Settings.iterations` or `Settings.seconds`. The half width of the interval is 1.57 times the
+interquartile range over the square root of the number of iterations (McGill, Tukey and Larsen 1978).
 """
 
 import gc
@@ -26,7 +26,7 @@ from .machine import MatrixProduct, out_of_memory, peak_memory, timed, within_av
 from .records import DEFAULTS, DTYPES, MEMORY_FORMATS, MIN_ITERATIONS, Settings, Speed
 from .whole_model import WholeModel, is_config
 
-# A CPU's allocator has all its pages after three runs; what takes long needs fewer.
+# Iterations; a CPU's allocator has all its pages after three.
 WARM_UP = 3
 T = TypeVar('T')
 
@@ -39,10 +39,10 @@ def compare(
 ) -> list[Speed]:
     """Run networks in turn on one image batch.
 
-    A network for which memory runs out is left out from there on, and its row says so; the others go on.
+    A network that runs out of memory is dropped, with the error in its row; the others continue.
 
     Args:
-        networks: Names, see :func:`~.networks.create_network`, configs, see :class:`~.whole_model.WholeModel`, or
+        networks: Names, see :func:`~..subjects.create_network`, configs, see :class:`~.whole_model.WholeModel`, or
             modules that take an image batch and return maps; a module's memory format and mode are changed.
         size: Height and width of the images in pixels.
         settings: How they are run.
@@ -50,11 +50,11 @@ def compare(
 
     Raises:
         FileNotFoundError, ValueError: No such network or config.
-        RuntimeError: Nothing can be compiled here.
+        RuntimeError: This machine cannot compile.
     """
     if settings.compiler:
         check_compiler(settings.compiler)
-        torch.compiler.reset()  # or the second size would be compiled for any size, and the first was not
+        torch.compiler.reset()  # otherwise the second size is compiled as dynamic, unlike the first
     product = MatrixProduct(DTYPES[settings.dtype], settings.device)
     runs = [_Run(network, size, settings) for network in networks]
     with within_available_memory(settings.device):
@@ -68,14 +68,14 @@ def compare(
 
 
 def profile(network: str | nn.Module, size: tuple[int, int], settings: Settings = DEFAULTS) -> Speed:
-    """One network alone, as :func:`compare` does it."""
+    """Measure one network alone, see :func:`compare`."""
     return compare([network], size, settings)[0]
 
 
 def _interleave(
     runs: 'Sequence[_Run]', product: MatrixProduct, settings: Settings, progress: Callable[[str], None]
 ) -> float:
-    """Run all in turn until they are stable. Returns the least seconds of the matrix product."""
+    """Run all in turn until they are stable; returns the least seconds of the matrix product."""
     stage = 'training step' if settings.train else 'inference'
     fastest = float('inf')
 
@@ -84,7 +84,7 @@ def _interleave(
         fastest = min(fastest, timed(product, settings.device))
         for run in runs:
             if (seconds := run.attempt(stage, run.time)) is None:
-                run.seconds.clear()  # of fewer iterations than the others have
+                run.seconds.clear()  # it has fewer iterations than the others
                 continue
             run.seconds.append(seconds)
             progress(f'{label} {run.name}: {seconds:.3f} s')
@@ -107,7 +107,7 @@ def _interleave(
 
 
 class _Run:
-    """A network of a comparison on its way to its row."""
+    """The measurement of one network in a comparison."""
 
     def __init__(self, network: str | nn.Module, size: tuple[int, int], settings: Settings) -> None:
         self.network, self.size, self.settings = network, size, settings
@@ -120,7 +120,7 @@ class _Run:
         self.error: str | None = None
 
     def attempt(self, stage: str, action: Callable[[], T]) -> T | None:
-        """The action's result; None once memory has run out, with all that the network had given back."""
+        """The action's result; None if memory has run out, after freeing the network's memory."""
         if self.error:
             return None
         try:
@@ -130,9 +130,9 @@ class _Run:
             if problem is None:
                 raise
             self.error = f'{stage}: {problem}'
-        # Behind the handler, where the traceback no longer holds the step's tensors.
+        # After the handler, when the traceback no longer references the step's tensors.
         if self.module is not None:
-            self.module.zero_grad(set_to_none=True)  # the caller may hold it
+            self.module.zero_grad(set_to_none=True)  # the caller may keep a reference
         self.module = self.network = self.inputs = None
         gc.collect()
         if self.settings.device.startswith('cuda'):
@@ -155,8 +155,8 @@ class _Run:
         self.module = module.to(settings.device, memory_format=layout).eval()
 
     def prepare(self) -> None:
-        """Count, then compile, which hides from counting."""
-        with suppress(UnknownOperatorError):  # the share of the peak remains unknown, the time does not
+        """Count multiply-adds, then compile: compiled code cannot be counted."""
+        with suppress(UnknownOperatorError):  # then only the share of the peak is unknown
             self.macs = self._count() * self.settings.batch_size
         if self.settings.compiler and isinstance(self.module, WholeModel):
             compile_parts(self.module.model, self.settings.compiler)
@@ -165,13 +165,13 @@ class _Run:
         self.module.train(self.settings.train)
 
     def _count(self) -> int:
-        """Multiply-adds for one image of the batch: networks do the same for each."""
+        """Multiply-adds for one image."""
         if isinstance(self.network, str) and not isinstance(self.module, WholeModel) and not self.settings.fuse:
             return backbone_cost(self.network, self.size).macs  # without running it
         return count_cost(self.module, self.inputs[:1]).macs
 
     def time(self) -> float:
-        """Seconds of one step of the kind that is timed."""
+        """Seconds of one inference or training step."""
         return timed(self._train if self.settings.train else self._infer, self.settings.device)
 
     def measure_memory(self) -> None:
@@ -185,7 +185,7 @@ class _Run:
     def _peak(self, stage: str, step: Callable[[], None]) -> float | None:
         self.module.train(stage == 'training step')
         if (stage == 'training step') != self.settings.train:
-            step()  # what is allocated once and kept, such as compiled code, is no part of the peak
+            step()  # permanent allocations, such as compiled code, are not part of the peak
         return peak_memory(step, self.settings.device)
 
     def _autocast(self) -> Any:

@@ -1,4 +1,4 @@
-"""What a machine has: memory that is left, the peak of a step's memory, and how fast it multiplies matrices."""
+"""Properties of the machine: available memory, peak memory of a step, and the rate of matrix products."""
 
 import ctypes
 import re
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-# The last one is oneDNN's, when there is no room for the code of a layer.
+# The last one is oneDNN's, if there is no memory for a layer's code.
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|bad_alloc|could not create a primitive$")
-# Shorter products are dominated by the call.
+# Shorter products are dominated by the overhead of the call.
 _PRODUCT_SECONDS = 0.02
-# Files of control groups, of version 2 and of version 1: limit, and what is used of it.
+# Files of control groups, version 2 and version 1: limit and usage.
 _GROUPS = {
     'memory.max': 'memory.current',
     'memory/memory.limit_in_bytes': 'memory/memory.usage_in_bytes',
@@ -22,7 +22,7 @@ _GROUPS = {
 
 
 def timed(step: Callable[[], object], device: str) -> float:
-    """Seconds of one call, to the end of what it started on the device."""
+    """Seconds of one call, including the work that it started on the device."""
     synchronize = torch.cuda.synchronize if device.startswith('cuda') else lambda: None
     synchronize()
     start = time.perf_counter()
@@ -32,10 +32,10 @@ def timed(step: Callable[[], object], device: str) -> float:
 
 
 class MatrixProduct:
-    """The product of two square matrices, as large as the device needs to show what it can do.
+    """The product of two square matrices that are large enough for the device to reach its peak rate.
 
     Attributes:
-        operations: Floating-point operations of a call, a multiplication and an addition being two.
+        operations: Floating-point operations of a call; a multiply-add counts as two.
     """
 
     def __init__(self, dtype: torch.dtype, device: str) -> None:
@@ -43,7 +43,7 @@ class MatrixProduct:
             self.operations = 2 * side**3
             self._factor = torch.randn(side, side, device=device).to(dtype)
             self._product = torch.empty_like(self._factor)
-            self()  # starts threads and chooses the kernel
+            self()  # warm-up: starts threads and chooses the kernel
             if timed(self, device) > _PRODUCT_SECONDS:
                 break
 
@@ -52,15 +52,18 @@ class MatrixProduct:
 
 
 def peak_memory(step: Callable[[], object], device: str) -> float | None:
-    """MiB over what was held before; on a CPU from Linux's high-water mark of resident memory, None elsewhere."""
+    """Peak memory of a step in MiB above the memory in use before; on a CPU, by Linux's peak resident set size.
+
+    None on other systems than Linux.
+    """
     if device.startswith('cuda'):
         base = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         step()
         return (torch.cuda.max_memory_allocated() - base) / 2**20
     try:
-        ctypes.CDLL('libc.so.6').malloc_trim(0)  # what earlier runs freed must not count as held
-        Path('/proc/self/clear_refs').write_text('5')  # resets the high-water mark
+        ctypes.CDLL('libc.so.6').malloc_trim(0)  # memory that was freed earlier must not count as used
+        Path('/proc/self/clear_refs').write_text('5')  # resets the peak
     except (OSError, AttributeError):
         return None
     base = _status_bytes('VmRSS')
@@ -69,7 +72,7 @@ def peak_memory(step: Callable[[], object], device: str) -> float | None:
 
 
 def out_of_memory(error: Exception) -> str | None:
-    """What ran out, in words, or None if the error is another one."""
+    """A description of an out-of-memory error; None for other errors."""
     text = str(error).strip()
     if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not _OUT_OF_MEMORY.search(text):
         return None
@@ -86,9 +89,9 @@ def out_of_memory(error: Exception) -> str | None:
 
 @contextmanager
 def within_available_memory(device: str) -> Iterator[None]:
-    """Let allocations fail where Linux would end the process without a word: at the memory that is available now.
+    """Limit allocations on the CPU to the available memory, so that they raise before Linux kills the process.
 
-    A GPU's fail by themselves; a limit that the process has already stays, if it is lower.
+    A lower limit that the process already has is kept. Allocations on a GPU raise by themselves.
     """
     if not device.startswith('cpu') or sys.platform != 'linux':
         yield
@@ -106,14 +109,14 @@ def within_available_memory(device: str) -> Iterator[None]:
 
 
 def available_memory() -> int:
-    """Bytes that this process can still take on Linux, within the limit of its container if that has one."""
+    """Bytes that this process can still allocate on Linux, within the limit of its container if it has one."""
     found = [_kib('/proc/meminfo', 'MemAvailable')]
     for limit, used in _GROUPS.items():
         limit, used = (Path('/sys/fs/cgroup') / name for name in (limit, used))
         if not limit.is_file():
             continue
         statistics = used.with_name('memory.stat').read_text()
-        # Cached files are given up before the limit bites.
+        # Cached files are dropped before the limit applies.
         cached = int(re.search(r'^(?:total_)?inactive_file (\d+)', statistics, re.MULTILINE)[1])
         if (most := limit.read_text().strip()) != 'max':
             found.append(int(most) - int(used.read_text()) + cached)
@@ -125,5 +128,5 @@ def _status_bytes(field: str) -> int:
 
 
 def _kib(file: str, field: str) -> int:
-    """Bytes of a field that Linux gives in kB."""
+    """Bytes of a field that Linux states in kB."""
     return int(re.search(rf'^{field}:\s+(\d+) kB', Path(file).read_text(), re.MULTILINE)[1]) * 1024

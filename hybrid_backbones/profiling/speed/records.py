@@ -1,4 +1,4 @@
-"""The rows of a speed comparison: what was measured, what follows from it, and how it is shown."""
+"""Results of a speed comparison: measured values, statistics, and their table."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..growth import growth_exponent
+
 MEMORY_FORMATS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 STABLE = 0.02
-# Fewer have no quartiles to speak of.
+# Quartiles of fewer iterations are meaningless.
 MIN_ITERATIONS = 5
-# The backward pass computes gradients of inputs and of weights, each as much as the forward pass.
+# Cost of forward and backward in forward passes: gradients of inputs and of weights cost one each.
 TRAINING_STEP = 3
 
 
@@ -22,16 +24,16 @@ class Settings:
     """How networks are run.
 
     Args:
-        batch_size: Images.
+        batch_size: Number of images.
         dtype: `fp32`, or `bf16` and `fp16` by autocast.
-        memory_format: Of the input and the weights of others' networks; ours choose their own.
-        train: Time forward and backward, for a backbone through the sum of its maps' means, instead of inference.
-        train_memory: Measure the peak of a training step too when inference is timed.
-        fuse: Fold what folds for inference in our backbones; there is no training step then.
-        compiler: Backend of `torch.compile`, as `inductor`, for the backbone, and the neck of a whole model.
+        memory_format: Memory format of the input, and of networks of other libraries; this package's choose their own.
+        train: Time forward and backward instead of inference; a backbone's loss is the sum of its maps' means.
+        train_memory: Measure the peak memory of a training step too when inference is timed.
+        fuse: Call `fuse()` of this package's backbones; then there is no training step.
+        compiler: Backend of `torch.compile`, such as `inductor`, for backbones and for the necks of whole models.
         device: `cpu`, `cuda`, `cuda:1`.
-        iterations: At most, after `WARM_UP`.
-        seconds: No iteration starts later, once there are `MIN_ITERATIONS`; warming up ends at a quarter of it.
+        iterations: Maximum number, after the warm-up.
+        seconds: No iteration starts later, once there are `MIN_ITERATIONS`; warm-up ends after a quarter of it.
     """
 
     batch_size: int = 1
@@ -57,16 +59,16 @@ DEFAULTS = Settings()
 
 @dataclass(frozen=True)
 class Speed:
-    """What one network took at one size.
+    """Time and memory of one network at one size.
 
     Attributes:
         size: Height and width in pixels.
-        seconds: Of every iteration; none when memory ran out.
-        inference_mib, train_mib: Peak of memory over what was held before, which is weights, inputs and the other
-            networks, in MiB. Training includes gradients and no state of an optimizer. None: unknown.
-        macs: Multiply-adds of inference on the batch; None for what cannot be counted.
-        machine_flops: Operations per second of the machine's own matrix product at this dtype and these threads.
-        error: In which step memory ran out, or None.
+        seconds: Time of every iteration; empty if memory ran out.
+        inference_mib, train_mib: Peak memory in MiB above that of weights, inputs and the other networks. Training
+            includes gradients, but no state of an optimizer. None: unknown.
+        macs: Multiply-adds of inference on the batch; None if they cannot be counted.
+        machine_flops: Operations per second of a matrix product on this machine, with this dtype and these threads.
+        error: The step in which memory ran out, or None.
     """
 
     name: str
@@ -81,7 +83,7 @@ class Speed:
     error: str | None = None
 
     def quantile(self, q: float) -> float | None:
-        """Seconds that a share `q` of the iterations stayed below, by linear interpolation."""
+        """The quantile `q` of the seconds, by linear interpolation; None without iterations."""
         return float(np.quantile(self.seconds, q)) if self.seconds else None
 
     @property
@@ -99,25 +101,25 @@ class Speed:
 
     @property
     def images_per_second(self) -> float | None:
-        """Batches per second times images, at the median."""
+        """Images per second at the median."""
         return self.settings.batch_size / self.quantile(0.5) if self.seconds else None
 
     @property
     def share_of_peak(self) -> float | None:
-        """Operations per second over the machine's own of its matrix product; a training step counts three times."""
+        """Operations per second relative to those of a matrix product; a training step counts as three inferences."""
         if not self.seconds or self.macs is None or self.machine_flops is None:
             return None
         passes = TRAINING_STEP if self.settings.train else 1
         return 2 * passes * self.macs / self.quantile(0.5) / self.machine_flops
 
     def ratio(self, other: 'Speed', q: float = 0.5) -> float | None:
-        """How many times longer than `other`: a quantile, the median by default, over the paired iterations."""
+        """A quantile, by default the median, of the ratios of paired iterations, this one's time over `other`'s."""
         if not self.seconds or not other.seconds:
             return None
         return float(np.quantile([a / b for a, b in zip(self.seconds, other.seconds, strict=True)], q))
 
     def record(self, last: 'Speed') -> dict[str, Any]:
-        """All of it for JSON, with the ratio to `last`."""
+        """All values for JSON, with the ratio to `last`."""
         settings = asdict(self.settings)
         settings = {key: settings[key] for key in settings if key not in ('iterations', 'seconds', 'train_memory')}
         return dict(
@@ -145,29 +147,39 @@ class Speed:
         )
 
 
-def table(rows: Sequence[Speed]) -> list[str]:
-    """Lines for a terminal, with ratios to the last row."""
-    width = max(len('network'), *(len(row.name) for row in rows)) + 1
-    titles = ('size', 'median s', 'p10', 'p90', 'images/s', 'MiB', 'MiB train', 'x last (p10-p90)', 'of peak')
-    lines = [f'{"network":{width}}' + ''.join(f'{t:>{w}}' for t, w in zip(titles, _WIDTHS, strict=True))]
-    last = rows[-1]
-    for row in rows:
-        ratios = [row.ratio(last, q) for q in (0.5, 0.1, 0.9)]
-        cells = [
-            'x'.join(map(str, row.size)),
-            *(_number(row.quantile(q), '.3f') for q in (0.5, 0.1, 0.9)),
-            _number(row.images_per_second, '.2f'),
-            _number(row.inference_mib, '.0f'),
-            _number(row.train_mib, '.0f'),
-            '-' if None in ratios else '{:.2f} ({:.2f}-{:.2f})'.format(*ratios),
-            _number(row.share_of_peak, '.0%'),
-        ]
-        cells = ''.join(f'{cell:>{w}}' for cell, w in zip(cells, _WIDTHS, strict=True))
-        lines.append(f'{row.name:{width}}{cells}{_remark(row)}')
-    return lines
+COLUMNS = (
+    'network',
+    'size',
+    'median s',
+    'p10',
+    'p90',
+    'images/s',
+    'MiB',
+    'MiB train',
+    'x last (p10-p90)',
+    'of peak',
+    '',
+)
 
 
-_WIDTHS = (11, 10, 8, 8, 10, 8, 11, 19, 9)
+def table(rows: Sequence[Speed]) -> list[list[str]]:
+    """Cells of a table with `COLUMNS`; ratios are to the last row, and the last column is for remarks."""
+    return [_cells(row, rows[-1]) for row in rows]
+
+
+def _cells(row: Speed, last: Speed) -> list[str]:
+    ratios = [row.ratio(last, q) for q in (0.5, 0.1, 0.9)]
+    return [
+        row.name,
+        'x'.join(map(str, row.size)),
+        *(_number(row.quantile(q), '.3f') for q in (0.5, 0.1, 0.9)),
+        _number(row.images_per_second, '.2f'),
+        _number(row.inference_mib, '.0f'),
+        _number(row.train_mib, '.0f'),
+        '-' if None in ratios else '{:.2f} ({:.2f}-{:.2f})'.format(*ratios),
+        _number(row.share_of_peak, '.0%'),
+        _remark(row),
+    ]
 
 
 def _number(value: float | None, form: str) -> str:
@@ -179,31 +191,23 @@ def _remark(row: Speed) -> str:
     if row.seconds and not row.stable:
         known = 'too few for an interval' if row.margin is None else f'median within {row.margin:.1%}'
         remarks.append(f'not stable: {len(row.seconds)} iterations, {known}')
-    return '  ' + '; '.join(remarks) if remarks else ''
-
-
-def growth_exponent(pixels: Sequence[int], values: Sequence[float | None]) -> float | None:
-    """`b` of the `a * pixels ** b` that is nearest by least squares of logarithms; None where two are not known."""
-    points = [(math.log(p), math.log(v)) for p, v in zip(pixels, values, strict=True) if v is not None and v > 0]
-    if len({x for x, _ in points}) < 2:
-        return None
-    return float(np.polyfit(*zip(*points, strict=True), 1)[0])
+    return '; '.join(remarks)
 
 
 def growth(rows: Sequence[Speed]) -> list[str]:
-    """How time and memory of each network grow with the pixels of an image, in words.
+    """Growth of each network's time and memory with the number of pixels, one line per network.
 
     Args:
-        rows: Of several sizes.
+        rows: Results of several sizes.
     """
     lines = []
     for name in dict.fromkeys(row.name for row in rows):
-        mine = [row for row in rows if row.name == name]
-        pixels = [math.prod(row.size) for row in mine]
+        sizes = [row for row in rows if row.name == name]
+        pixels = [math.prod(row.size) for row in sizes]
         measured = {
-            'time': [row.quantile(0.5) for row in mine],
-            'memory': [row.inference_mib for row in mine],
-            'memory of a training step': [row.train_mib for row in mine],
+            'time': [row.quantile(0.5) for row in sizes],
+            'memory': [row.inference_mib for row in sizes],
+            'memory of a training step': [row.train_mib for row in sizes],
         }
         powers = {what: growth_exponent(pixels, values) for what, values in measured.items()}
         words = [f'{what} grows as pixels^{power:.2f}' for what, power in powers.items() if power is not None]

@@ -1,4 +1,4 @@
-"""Detectors and segmentors of mmdet and mmseg, from the image array to predictions, to be measured."""
+"""Detectors and segmentors of mmdet and mmseg, from image arrays to predictions, for measurements."""
 
 import copy
 import logging
@@ -15,25 +15,25 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 
+from ..._tasks import is_segmentor
 from ...backbones.pyramid import PyramidBackbone
 from ...datasets.roots import walk
 from ...engine.config import read_config
 from ...swap import swap_backbone
 from ...swap.feature_maps import build
-from ...swap.wiring import is_segmentor
 from ..subjects import parse
 
-# Objects in each image of a training step.
-OBJECTS = 8
+# Per image of a training step.
+NUM_OBJECTS = 8
 
 
 def is_config(name: str) -> bool:
-    """Whether a name is that of a config, with or without `+BACKBONE` behind it."""
+    """Whether a name is a config's, with or without `+BACKBONE`."""
     return name.partition('+')[0].endswith('.py')
 
 
 def find_config(name: str) -> Config:
-    """`CONFIG`, a file or `mmdet::...`, or `CONFIG+BACKBONE` for one of ours in it: `CONFIG+deit_s:window_size=14`.
+    """`CONFIG`, a file or `mmdet::...`, or `CONFIG+BACKBONE` to swap its backbone: `CONFIG+deit_s:window_size=14`.
 
     Raises:
         FileNotFoundError, ValueError: No such config or backbone.
@@ -46,12 +46,12 @@ def find_config(name: str) -> Config:
 
 
 class WholeModel(nn.Module):
-    """A model of a config, untrained, with what its test pipeline does to images.
+    """The untrained model of a config with its test pipeline.
 
     Args:
         cfg: Config, or the name of one, see :func:`find_config`.
-        size: Height and width in pixels to which the pipeline resizes images, in place of the config's scale.
-        fuse: Fold what folds for inference in a backbone of ours.
+        size: Height and width in pixels to which the pipeline resizes images, instead of the config's scale.
+        fuse: Call `fuse()` of this package's backbones: BatchNorm is folded for inference.
 
     Raises:
         FileNotFoundError, ValueError: No such config or backbone.
@@ -64,40 +64,40 @@ class WholeModel(nn.Module):
             raise ValueError(
                 f'{cfg.filename} has no model or no test_dataloader; a detector of mmdet or segmentor of mmseg has'
             )
-        self.segmentor = is_segmentor(cfg.model)
+        self.segmentor = is_segmentor(cfg)
         scope = cfg.get('default_scope') or ('mmseg' if self.segmentor else 'mmdet')
         self.size = size
         self.model = _untrained(cfg, scope, size)
         with DefaultScope.overwrite_default_scope(scope):
-            self.pipeline = Compose(_of_arrays(cfg, size))
+            self.pipeline = Compose(_array_pipeline(cfg, size))
         if fuse and isinstance(self.model.backbone, PyramidBackbone):
             self.model.backbone.fuse()
         if not self.segmentor:
-            self._find_as_much_as_allowed()
+            self._lower_score_threshold()
 
     def forward(self, images: Sequence[np.ndarray]) -> list[Any]:
-        """Predictions, a data sample each, of images `(H, W, 3)` in uint8."""
+        """Predictions, one data sample per image `(H, W, 3)` in uint8."""
         return self.model.test_step(pseudo_collate([self.pipeline(dict(img=image, img_id=0)) for image in images]))
 
     def loss(self, batch_size: int) -> Tensor:
-        """The sum of the losses on images of noise with invented objects."""
-        batch = self.model.data_preprocessor(self._invented(batch_size), True)
+        """The sum of the losses on images of noise with random objects."""
+        batch = self.model.data_preprocessor(self._random_batch(batch_size), True)
         return self.model.parse_losses(self.model(**batch, mode='loss'))[0]
 
     def images(self, batch_size: int) -> list[np.ndarray]:
-        """Noise `(H, W, 3)`."""
+        """Images of noise, each `(H, W, 3)`."""
         return list(np.random.default_rng(0).integers(0, 256, (batch_size, *self.size, 3), dtype=np.uint8))
 
-    def _invented(self, batch_size: int) -> dict[str, list[Any]]:
+    def _random_batch(self, batch_size: int) -> dict[str, list[Any]]:
         if not self.segmentor:
             from mmdet.testing import demo_mm_inputs
 
-            items = [OBJECTS] * batch_size
+            items = [NUM_OBJECTS] * batch_size
             batch = demo_mm_inputs(
                 batch_size, (3, *self.size), items, num_classes=2, with_mask=True, with_semantic=True
             )
             for sample in batch['data_samples']:
-                sample.gt_instances.labels.zero_()  # a class that every detector has
+                sample.gt_instances.labels.zero_()  # every detector has class 0
             return batch
         from mmseg.structures import SegDataSample
 
@@ -110,10 +110,10 @@ class WholeModel(nn.Module):
         return dict(inputs=images, data_samples=samples)
 
     @torch.no_grad()
-    def _find_as_much_as_allowed(self) -> None:
-        """Lower the threshold of scores until an image has as many detections as the config allows.
+    def _lower_score_threshold(self) -> None:
+        """Lower the score threshold until an image has as many detections as the config allows.
 
-        An untrained network is sure of nothing: what follows the boxes would have nothing to do.
+        An untrained detector has only low scores, and the stages after the boxes would have no input.
         """
         settings = [getattr(module, 'test_cfg', None) or {} for module in self.model.modules()]
         settings = [setting for setting in settings if 'score_thr' in setting]
@@ -128,7 +128,7 @@ class WholeModel(nn.Module):
 
 def _untrained(cfg: Config, scope: str, size: tuple[int, int]) -> nn.Module:
     model = copy.deepcopy(cfg.model)
-    walk(model, _forget_checkpoint)
+    walk(model, _remove_checkpoint)
     _keep_size(model.get('data_preprocessor') or {}, size)
     built = build(model, scope)
     logger = MMLogger.get_current_instance()
@@ -142,21 +142,21 @@ def _untrained(cfg: Config, scope: str, size: tuple[int, int]) -> nn.Module:
 
 
 def _keep_size(preprocessor: dict[str, Any], size: tuple[int, int]) -> None:
-    """Neither resize nor pad the images of a training step to the config's own size."""
+    """Remove resizing and padding of training images to the config's own size."""
     preprocessor.pop('batch_augments', None)
     if preprocessor.get('size'):
         preprocessor['size'] = size
 
 
-def _forget_checkpoint(node: dict[str, Any]) -> None:
+def _remove_checkpoint(node: dict[str, Any]) -> None:
     if isinstance(init := node.get('init_cfg'), dict) and init.get('type') == 'Pretrained':
         node['init_cfg'] = None
     if isinstance(node.get('pretrained'), (str, Path)):
         node['pretrained'] = None
 
 
-def _of_arrays(cfg: Config, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """The test pipeline, beginning with an image in memory and resizing to `size`."""
+def _array_pipeline(cfg: Config, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """The test pipeline for an image in memory, resizing to `size`."""
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset

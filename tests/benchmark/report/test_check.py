@@ -9,18 +9,18 @@ def measured(score: float = 40.0, **changes):
     return run_row(score=score, **{**parts, **changes})
 
 
-def test_what_is_equal_or_within_tolerance_passes():
+def test_rows_within_tolerance_pass():
     assert compare_with_baseline([measured()], [measured()]) == []
     near = measured(40.5, memory=dict(inference_mib=1099, training_mib=7201), speed=speed(5.0))
     assert compare_with_baseline([near], [measured()]) == []
 
 
-def test_another_commit_is_the_same_run():
+def test_commit_is_ignored():
     assert compare_with_baseline([measured(commit='ffff+')], [measured()]) == []
 
 
 @pytest.mark.parametrize('score', [39.4, 40.6])
-def test_metrics_deviate_in_both_directions(score):
+def test_metrics_may_deviate_in_neither_direction(score):
     problems = compare_with_baseline([measured(score)], [measured()])
     assert [problem.split(': ')[1].split(' is ')[0] for problem in problems] == ['mask_AP', 'box_AP']
     assert 'cvt_13, mask-rcnn, coco, 1x' in problems[0]
@@ -28,18 +28,18 @@ def test_metrics_deviate_in_both_directions(score):
     assert compare_with_baseline([measured(score)], [measured()], Tolerances(points=1)) == []
 
 
-def test_one_multiply_add_more_is_a_deviation():
+def test_macs_must_be_equal():
     other = dict(cost(45, 250), macs=250_000_000_001)
     (problem,) = compare_with_baseline([measured(cost=other)], [measured()])
     assert 'cost: macs are 250,000,000,001; the baseline has 250,000,000,000' in problem
 
 
-def test_costs_of_another_size_are_not_compared():
+def test_costs_of_another_size_are_a_deviation():
     (problem,) = compare_with_baseline([measured(cost=cost(45, 100, 512))], [measured()])
     assert '512×512 pixels, the baseline of 800×800' in problem
 
 
-def test_memory_is_relative_and_latency_compared_on_request_only():
+def test_memory_tolerance_is_relative_and_latency_optional():
     slow = measured(memory=dict(inference_mib=1200, training_mib=8000), speed=speed(0.08))
     (problem,) = compare_with_baseline([slow], [measured()])
     assert '(inference), MiB is 1200, +20.0% against 1000; 10% are allowed' in problem
@@ -62,22 +62,22 @@ def test_failures():
     new = run_row('moat_0', score=None, state='killed', reason=None)
     (problem,) = compare_with_baseline([measured(), new], [measured()])
     assert problem.endswith('killed: no reason given')
-    # What the baseline has as failed may still fail, or be mended.
+    # A job that failed in the baseline may fail.
     assert compare_with_baseline([measured(), new], [measured(), new]) == []
 
 
-def test_quoted_rows_are_no_measurements():
+def test_quoted_rows_are_not_compared():
     quoted = measured(origin='quoted')
     assert 'missing' in compare_with_baseline([quoted], [measured()])[0]
     assert 'nothing to compare with' in compare_with_baseline([measured()], [quoted])[0]
 
 
-def test_profiles_are_compared_too():
+def test_profiles_are_compared():
     old, new = (profile_row(cost=cost(18, macs, 512)) for macs in (40, 41))
     assert 'cvt_13, profile, 512x512: cost: macs' in compare_with_baseline([new], [old])[0]
 
 
 @pytest.mark.parametrize('value', [-1, float('nan')])
-def test_tolerances_are_checked(value):
+def test_invalid_tolerance_is_an_error(value):
     with pytest.raises(ValueError, match='tolerance of memory'):
         Tolerances(memory=value)

@@ -1,4 +1,4 @@
-"""The report's page in a browser, as it is used: by mouse, by keyboard, on a phone, in the dark, on paper."""
+"""The report's page in a browser: with mouse and keyboard, on a phone, with a dark colour scheme, in print."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
 
 @pytest.fixture(scope='module')
 def pages(tmp_path_factory) -> dict[str, Path]:
-    """Pages of 0, 1 and 500 rows, of every kind of section, and of names that would break out."""
+    """Pages of 0, 1 and 500 rows, with every kind of section, and with names that contain HTML."""
     folder = tmp_path_factory.mktemp('pages')
     rows = {
         'none': [],
@@ -50,7 +50,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
 
 
 def draw_first(browser: Browser) -> None:
-    """Bring the first plot into view, and wait until it is drawn."""
+    """Scroll to the first plot and wait until it is drawn."""
     browser.js('document.querySelector(".plot")?.scrollIntoView({block: "center"})')
     wait(browser, 'const plot = document.querySelector(".plot"); return !plot || !!plot.querySelector(".xtick")')
 
@@ -62,7 +62,7 @@ def wait(browser: Browser, script: str) -> None:
 
 
 def column(browser: Browser, title: str) -> list[str]:
-    """Texts of the rows of the first table that are to be seen."""
+    """Texts of a column in the visible rows of the first table."""
     return browser.js(
         """const table = document.querySelector('table');
         const i = [...table.tHead.rows[0].cells].findIndex(cell => cell.textContent === arguments[0]);
@@ -76,7 +76,7 @@ def header(browser: Browser, title: str):
 
 
 @pytest.mark.parametrize('name', ['none', 'one', 'many', 'mixed'])
-def test_page_says_nothing_on_the_console_and_asks_for_nothing(browser, pages, name):
+def test_page_has_no_console_messages_and_no_requests(browser, pages, name):
     browser.open(pages[name])
     draw_first(browser)
     assert browser.console() == []
@@ -86,13 +86,13 @@ def test_page_says_nothing_on_the_console_and_asks_for_nothing(browser, pages, n
         assert browser.js('return document.querySelector("table")?.tBodies[0].rows.length ?? 0') == COUNTS[name]
 
 
-def test_page_of_no_rows_says_so(browser, pages):
+def test_page_without_rows_says_so(browser, pages):
     browser.open(pages['none'])
     assert 'There are no rows yet' in browser.js('return document.body.innerText')
     assert pages['none'].stat().st_size < 50_000
 
 
-def test_500_rows_sort_and_filter(browser, pages):
+def test_table_of_500_rows_sorts_and_filters(browser, pages):
     browser.open(pages['many'])
     assert browser.js('return performance.timing.domInteractive - performance.timing.responseEnd') < 5000
     numbers = sorted(map(float, column(browser, 'params, M')))
@@ -100,7 +100,7 @@ def test_500_rows_sort_and_filter(browser, pages):
     title.find_element('tag name', 'button').click()
     assert title.get_attribute('aria-sort') == 'descending'
     assert list(map(float, column(browser, 'params, M'))) == numbers[::-1]
-    # By keyboard, back again.
+    # Reversed by keyboard.
     title.find_element('tag name', 'button').send_keys('\ue007')
     assert title.get_attribute('aria-sort') == 'ascending'
     assert list(map(float, column(browser, 'params, M'))) == numbers
@@ -118,7 +118,7 @@ def test_500_rows_sort_and_filter(browser, pages):
     wait(browser, 'return document.querySelector("output").textContent === "500 of 500 rows"')
 
 
-def test_choices_filter_and_unknown_values_come_last(browser, pages):
+def test_selection_filters_and_unknown_values_come_last(browser, pages):
     browser.open(pages['mixed'])
     browser.js(
         """const select = [...document.querySelectorAll('form label')]
@@ -136,12 +136,12 @@ def test_choices_filter_and_unknown_values_come_last(browser, pages):
 
 
 def hover_text(browser: Browser, nth: int) -> str:
-    """Move the mouse to a point of the first plot; what appears."""
+    """The text that appears when the mouse is over a point of the first plot."""
     from selenium.webdriver.common.action_chains import ActionChains
 
     points = browser.driver.find_elements('css selector', '.plot .scatterlayer .point')
     bar = browser.driver.find_element('css selector', '.plot .modebar')
-    # Away from all points first, lest the text of the one before is read.
+    # Leave all points first, so that the previous text disappears.
     ActionChains(browser.driver, duration=20).move_to_element(bar).perform()
     wait(browser, 'return !document.querySelector(".plot .hoverlayer .hovertext")')
     ActionChains(browser.driver, duration=20).move_to_element(points[nth]).perform()
@@ -149,7 +149,7 @@ def hover_text(browser: Browser, nth: int) -> str:
     return browser.js('return document.querySelector(".plot .hoverlayer .hovertext").textContent')
 
 
-def test_hover_names_the_backbone_and_its_numbers(browser, pages):
+def test_hover_shows_the_backbone_and_its_numbers(browser, pages):
     browser.open(pages['one'])
     draw_first(browser)
     text = hover_text(browser, 0)
@@ -159,7 +159,7 @@ def test_hover_names_the_backbone_and_its_numbers(browser, pages):
     assert 'parameters 45.0 M' in text
 
 
-def test_nothing_is_offered_for_upload(browser, pages):
+def test_plots_have_no_upload_button(browser, pages):
     browser.open(pages['one'])
     draw_first(browser)
     script = 'return [...document.querySelector(".modebar").querySelectorAll("a, button")].map(b => b.dataset.title)'
@@ -168,7 +168,7 @@ def test_nothing_is_offered_for_upload(browser, pages):
     assert not any('hare' in title or 'loud' in title for title in titles)
 
 
-def test_hostile_names_are_text_everywhere(browser, pages):
+def test_html_in_names_is_shown_as_text(browser, pages):
     browser.open(pages['hostile'])
     draw_first(browser)
     assert column(browser, 'backbone') == list(HOSTILE)
@@ -185,7 +185,7 @@ def test_hostile_names_are_text_everywhere(browser, pages):
     assert browser.console() == []
 
 
-def test_phone_has_no_sideways_scroll(browser, pages):
+def test_phone_has_no_horizontal_scrolling(browser, pages):
     browser.open(pages['mixed'])
     browser.cdp('Emulation.setDeviceMetricsOverride', width=360, height=740, deviceScaleFactor=1, mobile=True)
     draw_first(browser)
@@ -194,7 +194,7 @@ def test_phone_has_no_sideways_scroll(browser, pages):
     wait(browser, 'return document.querySelector(".plot .main-svg").getBoundingClientRect().width <= 360')
 
 
-def test_dark_scheme_is_followed_by_page_and_plots(browser, pages):
+def test_page_and_plots_follow_the_dark_colour_scheme(browser, pages):
     browser.open(pages['one'])
     draw_first(browser)
     colours = """const style = element => getComputedStyle(document.querySelector(element));

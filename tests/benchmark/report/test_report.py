@@ -13,7 +13,7 @@ from hybrid_backbones.benchmark.report.flat import write_csv
 from hybrid_backbones.benchmark.report.grouping import AXES, Results, family_of, setting_of
 from hybrid_backbones.benchmark.report.markdown import write_markdown
 from hybrid_backbones.benchmark.report.sections import growth_lines, notice, sections
-from hybrid_backbones.benchmark.report.tables import Column, results_table, separate_fronts, setting_table
+from hybrid_backbones.benchmark.report.tables import Column, pareto_fronts, results_table, setting_table
 
 AXIS = {axis.key: axis for axis in AXES}
 NAMES = ('cvt_13', 'moat_0', 'slak_t', 'ceit_s')
@@ -43,7 +43,7 @@ def test_files_and_pictures(tmp_path):
         'Growth with resolution',
         'Cost and speed of backbones',
         'Failures',
-        'How the rows came about',
+        'Origin of the rows',
     ]
 
 
@@ -54,14 +54,7 @@ def test_no_rows(tmp_path):
     assert table.read_text() == ''
 
 
-def test_without_plotly_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr('hybrid_backbones.benchmark.report.find_spec', lambda name: None)
-    with pytest.raises(ImportError, match=re.escape("pip install 'hybrid_backbones[transfer]'")):
-        write_report([], tmp_path / 'report', 'A title')
-    assert not (tmp_path / 'report').exists()
-
-
-def test_seeds_make_a_mean_and_a_deviation():
+def test_mean_and_deviation_are_over_seeds():
     rows = [run_row(score=score, seed=seed) for seed, score in enumerate((40.0, 41.0, 42.0))]
     table = results_table(Results(rows))
     at = {column.title: i for i, column in enumerate(table.columns)}
@@ -74,7 +67,7 @@ def test_seeds_make_a_mean_and_a_deviation():
 def test_only_measured_and_finished_rows_are_ranked():
     rows = [run_row(name, score=40 + i) for i, name in enumerate(NAMES)]
     rows += [run_row('quoted_1', score=60, origin='quoted'), run_row('converted_1', score=61, origin='converted')]
-    rows += [run_row('killed_1', score=62, state='killed', reason='signal 15'), run_row('nan_1', score=float('nan'))]
+    rows += [run_row('killed_1', score=62, state='killed', reason='signal 15')]
     results = Results(rows)
     setting = setting_of(rows[0])
     assert [group.label for group in results.groups[setting]] == list(reversed(NAMES))
@@ -84,12 +77,12 @@ def test_only_measured_and_finished_rows_are_ranked():
         (None, 'converted_1', 'converted'),
         (None, 'quoted_1', 'quoted'),
     ]
-    assert table.faint == {4, 5}
+    assert table.unranked == {4, 5}
     (z,) = [section for section in sections(results) if section.anchor == 'z-scores']
     assert [row[0] for row in z.blocks[0].table.rows] == list(reversed(NAMES))
 
 
-def test_settings_that_only_quoted_rows_have_are_shown_without_ranks():
+def test_settings_with_quoted_rows_only_have_no_ranks():
     results = Results([run_row(origin='quoted')])
     (found,) = [section for section in sections(results) if section.anchor == 'settings']
     assert found.blocks[0].plots == []
@@ -101,7 +94,7 @@ def test_main_metric(metrics, main):
     assert list(Results([run_row(metrics=metrics)]).metrics.values()) == ([main] if main else [])
 
 
-def test_latencies_of_two_machines_have_fronts_of_their_own():
+def test_each_machine_has_its_own_latency_front():
     here, there = ENVIRONMENT, dict(ENVIRONMENT, device='another')
     rows = [
         run_row('cvt_13', score=40, cost=cost(20, 100), speed=speed(0.2), environment=here),
@@ -111,26 +104,26 @@ def test_latencies_of_two_machines_have_fronts_of_their_own():
     (groups,) = Results(rows).groups.values()
 
     def fronts(key):
-        return [[group.label for group in front] for front in separate_fronts(groups, AXIS[key])]
+        return [[group.label for group in front] for front in pareto_fronts(groups, AXIS[key])]
 
     assert fronts('latency') == [['cvt_13'], ['moat_0']]
     assert fronts('macs') == [['cvt_13']]
     assert fronts('memory') == []
 
 
-def test_few_backbones_are_said_to_be_few():
+def test_settings_with_too_few_backbones_are_named():
     text = write_markdown(Results([run_row()]), sections(Results([run_row()])), 'A title', {})
     assert 'Left out, with fewer than 3 backbones: mask-rcnn, coco, 1x.' in text
 
 
 @pytest.mark.parametrize(('tier', 'said'), [('full', False), ('proxy', True), ('smoke', True)])
-def test_mini_sets_rank_nothing(tier, said, tmp_path):
+def test_small_tiers_have_a_notice(tier, said, tmp_path):
     results = Results([run_row(tier=tier)])
     assert bool(notice(results)) is said
-    assert ('they rank nothing in general' in write_markdown(results, [], 'A title', {})) is said
+    assert ('they are no general ranking' in write_markdown(results, [], 'A title', {})) is said
 
 
-def test_labels_name_weights_only_where_they_differ():
+def test_labels_have_the_weights_only_if_needed():
     scratch = dict(weights_sha256=None, weights=None)
     same_name = dict(weights_sha256='ef' * 32)
     rows = [
@@ -161,7 +154,7 @@ def test_family(name, family):
     assert family_of(name) == family
 
 
-def test_growth_is_of_one_machine_and_batch():
+def test_growth_is_of_one_machine_and_batch_size():
     rows = [profile_row(side=side, cost=cost(18, side**2 * 1e-5, side)) for side in (224, 512)]
     rows += [profile_row(side=1024, batch_size=8, cost=cost(18, 99, 1024)), profile_row('moat_0')]
     assert growth_lines(Results(rows)) == {'MACs, G': [('cvt_13', [224**2, 512**2], pytest.approx([0.50176, 2.62144]))]}
@@ -181,13 +174,13 @@ def test_csv_has_a_line_for_each_row_and_no_formulas():
     assert (lines[1]['record'], lines[1]['input_height_px'], lines[1]['mask_AP_percent']) == ('profile', '512', '')
 
 
-def test_numbers_that_are_negative_stay_numbers_in_the_csv():
+def test_negative_numbers_are_not_escaped_in_the_csv():
     published = dict(metrics={'mask_AP': 41.0}, difference={'mask_AP': -1.0}, source='x', trust='y', schedule='1x')
     (line,) = csv.DictReader(io.StringIO(write_csv([run_row(published=published)])))
     assert line['minus_published_mask_AP_points'] == '-1.0'
 
 
-def test_markdown_escapes_what_names_contain():
+def test_markdown_escapes_names():
     hostile = ['<img src=x onerror=alert(1)>', 'a|b', '![x](http://example.org/x.png)', 'a\n# b', '`x`', '**x**']
     results = Results([run_row(name, score=40 + i) for i, name in enumerate(hostile)])
     text = write_markdown(results, sections(results), '<script>\n# x', {})
@@ -195,12 +188,12 @@ def test_markdown_escapes_what_names_contain():
     assert '](http' not in text.replace('\\]', '')
     assert '\n# b' not in text
     ranking = [line for line in text.splitlines() if '| measured |' in line]
-    # The ranking's, and that of where the rows are from.
+    # In the ranking and in the table of origins.
     assert {len(re.findall(r'(?<!\\)\|', line)) for line in ranking} == {6, 9}
     assert text.startswith('# \\<script\\> # x\n')
 
 
-def test_hostile_names_are_drawn_too(tmp_path):
+def test_hostile_names_can_be_drawn(tmp_path):
     curves = {'loss': [[1, 2.0], [2, 1.0]], '$\\frac{': [[1, 2.0]]}
     rows = [
         run_row('$\\frac{_x', dataset='../../x$', cost=cost(45, 250), curves=curves),
@@ -218,7 +211,7 @@ def test_format_of_numbers():
     assert Column('x', 1).format(None) == Column('x').format(None) == '–'
 
 
-def test_curve_of_many_points_is_thinned_and_ends_where_it_ends(tmp_path):
+def test_long_curves_are_thinned_and_keep_their_last_point(tmp_path):
     curve = [[i, 1.0] for i in range(10_000)]
     results = Results([run_row(setting=SETTINGS[2], curves={'loss': curve})])
     (found,) = [section for section in sections(results) if section.anchor == 'curves']

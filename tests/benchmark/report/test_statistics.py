@@ -1,12 +1,16 @@
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from hybrid_backbones.benchmark.report.statistics import (
     deviation,
-    growth_exponent,
+    interval,
     pareto_front,
-    rank_correlation,
+    rank_correlations,
+    ranks,
     z_scores,
 )
 
@@ -18,7 +22,7 @@ from hybrid_backbones.benchmark.report.statistics import (
         ([(3, 1)], [0]),
         ([(3, 3), (1, 1), (2, 2)], [1, 2, 0]),
         ([(1, 5), (2, 4), (3, 6)], [0, 2]),
-        # Of one cost the better, of one score the cheaper; equal ones together.
+        # Equal points are kept together; at equal cost the better score counts, at equal score the lower cost.
         ([(1, 1), (1, 2), (2, 2), (1, 2)], [1, 3]),
     ],
 )
@@ -26,41 +30,44 @@ def test_pareto_front(points, front):
     assert pareto_front(points) == front
 
 
-def test_z_scores_have_mean_0_and_deviation_1():
-    z = z_scores({'a': 1.0, 'b': 2.0, 'c': 3.0})
-    assert z == pytest.approx({'a': -math.sqrt(1.5), 'b': 0, 'c': math.sqrt(1.5)})
-    assert z_scores({'a': 7.0, 'b': 7.0, 'c': 7.0}) == {'a': 0, 'b': 0, 'c': 0}
-    assert z_scores({'a': 1.0, 'b': 2.0}) is None
+def test_ranks_begin_with_the_highest_score_and_ties_share_the_best_rank():
+    assert ranks([40.0, 42.0, 42.0, 39.0]) == [3, 1, 1, 4]
+    assert ranks([]) == []
 
 
-def test_rank_correlation_is_spearmans():
-    a = dict(zip('abcde', [1, 2, 3, 4, 5], strict=True))
-    assert rank_correlation(a, {key: value**3 for key, value in a.items()}) == (pytest.approx(1), 5)
-    assert rank_correlation(a, {key: -value for key, value in a.items()}) == (pytest.approx(-1), 5)
-    # 1 - 6 * sum(d^2) / (n (n^2 - 1)), d of two neighbours swapped
-    b = dict(a, a=2, b=1)
-    assert rank_correlation(a, b) == (pytest.approx(1 - 6 * 2 / (5 * 24)), 5)
+def test_z_scores_are_in_population_standard_deviations():
+    scores = pd.DataFrame(dict(x=[1.0, 2.0, 3.0, None], equal=7.0, few=[1.0, 2.0, None, None]), index=list('abcd'))
+    z = z_scores(scores)
+    assert list(z) == ['x', 'equal']
+    assert z['x'].dropna().to_dict() == pytest.approx({'a': -math.sqrt(1.5), 'b': 0, 'c': math.sqrt(1.5)})
+    assert set(z['equal']) == {0}
 
 
-def test_rank_correlation_with_ties_is_pearsons_of_mean_ranks():
-    a, b = dict(a=1, b=1, c=2, d=3), dict(a=1, b=2, c=3, d=4)
-    # ranks 1.5, 1.5, 3, 4 against 1, 2, 3, 4
-    assert rank_correlation(a, b)[0] == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+def test_rank_correlations_are_spearmans_over_common_rows():
+    generator = np.random.default_rng(0)
+    # Rounded for ties.
+    scores = pd.DataFrame(generator.normal(size=(12, 3)).round(), columns=list('abc'))
+    scores.iloc[:3, 0] = scores.iloc[-2:, 1] = np.nan
+    rho, numbers = rank_correlations(scores)
+    common = scores[['a', 'b']].dropna()
+    assert rho.loc['a', 'b'] == pytest.approx(stats.spearmanr(common['a'], common['b']).statistic)
+    assert numbers.loc['a', 'b'] == len(common) == 7
+    assert numbers.loc['b', 'c'] == 10
 
 
-def test_rank_correlation_of_too_few_or_equal_values_is_none():
-    a = dict(a=1.0, b=2.0, c=3.0, d=4.0)
-    assert rank_correlation(a, dict(a=1.0, b=2.0, c=3.0, z=4.0)) == (None, 3)
-    assert rank_correlation(a, dict.fromkeys(a, 1.0)) == (None, 4)
-
-
-def test_growth_exponent():
-    sizes = [224**2, 512**2, 1024**2]
-    assert growth_exponent(sizes, [3e-6 * size**1.5 for size in sizes]) == pytest.approx(1.5)
-    assert growth_exponent([100, 100], [1, 2]) is None
-    assert growth_exponent([100, 200], [0, 2]) is None
+def test_rank_correlations_of_few_or_equal_scores_are_unknown():
+    scores = pd.DataFrame(dict(a=[1.0, 2, 3, 4], b=[1.0, 2, 3, None], equal=1.0))
+    rho, numbers = rank_correlations(scores)
+    assert np.isnan(rho.loc['a', 'b']) and numbers.loc['a', 'b'] == 3
+    assert np.isnan(rho.loc['a', 'equal']) and numbers.loc['a', 'equal'] == 4
 
 
 def test_deviation_is_of_a_sample():
     assert deviation([1.0, 3.0]) == pytest.approx(math.sqrt(2))
     assert deviation([1.0]) is None
+
+
+def test_interval_is_by_students_t_distribution():
+    # The 97.5 % quantile for two degrees of freedom is 4.303.
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
+    assert interval([1.0]) is None

@@ -1,4 +1,4 @@
-"""Sweeps as a user runs them: every job becomes a row, whatever happens to it, and is done once."""
+"""Sweeps as a user runs them: every job becomes a row, whatever happens to it, and finishes once."""
 
 import json
 import runpy
@@ -14,10 +14,11 @@ import pytest
 from processes import processes_of
 
 from hybrid_backbones import create_backbone
+from hybrid_backbones.benchmark.costs import with_costs
 from hybrid_backbones.benchmark.rows import Row, read
-from hybrid_backbones.benchmark.sweep.job import frozen
-from hybrid_backbones.benchmark.sweep.running import BEGUN, JOBS, execute
-from hybrid_backbones.benchmark.sweep.spec import Job, read_spec
+from hybrid_backbones.benchmark.sweep.jobs import Job, read_jobs
+from hybrid_backbones.benchmark.sweep.running import JOBS, STARTED, execute
+from hybrid_backbones.benchmark.sweep.worker import frozen
 
 ROOT = Path(__file__).parents[3]
 TOOL = ROOT / 'tools' / 'transfer.py'
@@ -35,7 +36,7 @@ profile: {{backbones: [conv2former_n], sizes: [8]}}
 frameworks:
   - name: upernet
     config: {ROOT}/configs/upernet_conv2former_n_shapes.py
-    datasets: {{shapes: null}}
+    datasets: [shapes]
     schedules:
       2 iterations:
         train_cfg.max_iters: 2
@@ -79,20 +80,20 @@ def write(folder: Path, text: str) -> Path:
 def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, 'it did not happen'
+        assert time.monotonic() < end, 'timed out'
         time.sleep(0.1)
 
 
-def begun(results: Path, job: Job) -> bool:
-    """Whether a process of its own does it: until then its supervisor's fork holds the lock."""
-    return (results / JOBS / job.id / BEGUN).exists() and bool(processes_of(results / JOBS / job.id))
+def started(results: Path, job: Job) -> bool:
+    """Whether the job's own process runs."""
+    return (results / JOBS / job.id / STARTED).exists() and bool(processes_of(results / JOBS / job.id))
 
 
 def by_state(rows: list[Row]) -> dict[str, list[Row]]:
     return {state: [row for row in rows if row['state'] == state] for state in ('finished', 'failed', 'killed')}
 
 
-def test_runs_become_rows_a_failure_has_its_reason_and_is_all_that_is_done_again(tool, tmp_path):
+def test_rows_failures_and_repeated_run(tool, tmp_path):
     spec, results = write(tmp_path, RUNS), tmp_path / 'results'
     status, printed = tool('run', spec, '--results', results, '--slots', 2)
     assert status == 1, printed
@@ -102,15 +103,15 @@ def test_runs_become_rows_a_failure_has_its_reason_and_is_all_that_is_done_again
     assert run['metrics'].keys() == {'mIoU', 'aAcc', 'mAcc', 'mIoU_ms', 'aAcc_ms', 'mAcc_ms'}
     assert [point[0] for point in run['curves']['loss']] == [1, 2]
     assert run['identity']['frozen'] is True
-    # The whole model's, from the profile.
-    assert run['cost'] == profile['cost'] != profile['backbone_cost']
-    assert run['speed']['median_s'] > 0
+    # The report and the check take cost and speed from the profile of the model.
+    assert 'cost' not in run
+    assert with_costs([profile, run])[1]['cost'] == profile['cost'] != profile['backbone_cost']
     (failed,) = rows['failed']
     assert failed['reason'].startswith('ValueError: Conv2Former got an image of 8x8 pixels')
 
-    _, told = tool('status', spec, '--results', results)
-    assert told.startswith('3 jobs: 2 finished, 1 failed')
-    assert 'failed: conv2former_n, profile, 8x8: ValueError: Conv2Former got an image of 8x8 pixels' in told
+    _, printed = tool('status', spec, '--results', results)
+    assert printed.startswith('3 jobs: 2 finished, 1 failed')
+    assert 'failed: conv2former_n, profile, 8x8: ValueError: Conv2Former got an image of 8x8 pixels' in printed
 
     _, printed = tool('run', spec, '--results', results)
     assert '3 jobs, 2 of them finished before' in printed
@@ -120,10 +121,35 @@ def test_runs_become_rows_a_failure_has_its_reason_and_is_all_that_is_done_again
     status, printed = tool('report', results)
     assert status == 0
     assert {Path(line).name for line in printed.splitlines()} >= {'report.html', 'report.md', 'report.csv'}
-    assert tool('check', results, '--baseline', results) == (0, f'{results} is as {results}\n')
+    assert tool('check', results, '--baseline', results) == (0, f'{results} agrees with {results}\n')
 
 
-def test_what_cannot_be_done_is_one_line(tool, tmp_path):
+def test_missing_extra_is_an_error_with_the_install_command():
+    code = f"import runpy, sys; sys.modules['plotly'] = None; runpy.run_path({str(TOOL)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    message = "transfer.py: not installed: plotly; run pip install 'hybrid_backbones[transfer]'"
+    assert done.stderr.splitlines()[-1] == message
+
+
+@pytest.mark.parametrize(('kind', 'field'), [('row', 'RunRow'), ('spec', 'Framework')])
+def test_schema_is_generated_from_the_models(tool, kind, field):
+    status, printed = tool('schema', kind)
+    assert status == 0
+    assert field in json.loads(printed)['$defs']
+
+
+def test_data_that_is_missing_stops_a_sweep_before_anything_runs(tool, tmp_path):
+    config = ROOT / 'configs' / 'proxy_maskrcnn_conv2former_n_coco.py'
+    text = f'tier: smoke\nbackbones: [cvt_13]\nframeworks: [{{name: x, config: {config}, datasets: [mine]}}]'
+    spec, results = write(tmp_path, text), tmp_path / 'results'
+    status, _ = tool('run', spec, '--results', results, '--data', f'mine={tmp_path}')
+    assert status.startswith(f'dataset mine is missing or incomplete:\n  no folder {tmp_path}/train2017')
+    assert not results.exists()
+    assert tool('status', spec, '--results', results) == (0, '2 jobs: 2 waiting\n')
+
+
+def test_errors_are_one_line(tool, tmp_path):
     spec = write(tmp_path, 'tier: smoke\nbackbones: [cvt13]')
     assert tool('run', spec)[0].endswith("unknown backbone 'cvt13'. Did you mean cvt_13 or cvt_21?")
     assert tool('run', tmp_path / 'gone.yaml')[0].startswith('no spec')
@@ -135,48 +161,48 @@ def test_what_cannot_be_done_is_one_line(tool, tmp_path):
     assert (status, 'nothing to compare with' in printed) == (1, True)
 
 
-def test_a_frozen_backbone_learns_nothing():
+def test_frozen_backbone_has_no_trainable_parameters():
     backbone = create_backbone('tiny_moat_0', **frozen('tiny_moat_0', {})).train()
-    kept = {name: p.requires_grad for name, p in backbone.named_parameters()}
-    assert not any(kept[name] for name in kept if not name.startswith('out_norms'))
+    trainable = {name: p.requires_grad for name, p in backbone.named_parameters()}
+    assert not any(trainable[name] for name in trainable if not name.startswith('out_norms'))
 
 
-def test_ctrl_c_marks_what_was_running_and_the_same_command_goes_on(tool, tmp_path):
+def test_ctrl_c_marks_running_jobs_as_killed(tool, tmp_path):
     spec, results = write(tmp_path, LONG), tmp_path / 'results'
-    (job,) = read_spec(spec)
+    (job,) = read_jobs(spec)
     process = subprocess.Popen(
         command('run', spec, results),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        # Tests that a shell started in the background pass on that Ctrl-C is ignored.
+        # Shells start background processes, as these tests may be, with SIGINT ignored.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
-    wait_for(lambda: begun(results, job))
-    # Meanwhile it is seen at work, and left alone by another process.
+    wait_for(lambda: started(results, job))
+    # Meanwhile the status shows it as running, and another process skips it.
     assert tool('status', spec, '--results', results)[1].startswith('1 jobs: 1 running')
-    assert 'elsewhere tiny_moat_0, profile, 1024x1024' in tool('run', spec, '--results', results)[1]
+    assert 'running elsewhere tiny_moat_0, profile, 1024x1024' in tool('run', spec, '--results', results)[1]
     process.send_signal(signal.SIGINT)
     try:
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 1
-    assert errors.endswith('what was running is marked; the same command goes on\n')
+    assert errors.endswith('running jobs are marked as killed; the same command continues\n')
     (row,) = read(results)
     assert (row['state'], row['reason']) == ('killed', 'interrupted')
 
 
-def test_a_killed_sweep_takes_its_jobs_with_it_and_they_are_marked_by_the_next(tmp_path):
+def test_jobs_of_a_killed_sweep_exit_and_are_marked_by_the_next_one(tmp_path):
     spec, results = write(tmp_path, LONG), tmp_path / 'results'
-    (job,) = read_spec(spec)
+    (job,) = read_jobs(spec)
     process = subprocess.Popen(command('run', spec, results), stdout=subprocess.DEVNULL, cwd=ROOT)
-    wait_for(lambda: begun(results, job))
+    wait_for(lambda: started(results, job))
     process.kill()
     process.wait()
     wait_for(lambda: not processes_of(results / JOBS / job.id), 30)
-    # One that takes no time in its place.
+    # Continue with a quick job in its place.
     assert read(results) == []
     effort = dict(iterations=1, seconds=1, train_memory=False)
     quick = Job(job.record, job.identity | dict(size=[32, 32]), dict(effort=effort))
@@ -184,5 +210,5 @@ def test_a_killed_sweep_takes_its_jobs_with_it_and_they_are_marked_by_the_next(t
     assert execute(results, quick, threads=1) == 'finished'
     killed, finished = map(json.loads, (results / 'rows.jsonl').read_text().splitlines())
     assert killed['state'] == 'killed'
-    assert killed['reason'].startswith('the process that did it ended without a word; it had begun at 20')
+    assert killed['reason'].startswith('the supervising process was killed; the job had started at 20')
     assert finished['state'] == 'finished'

@@ -1,6 +1,7 @@
-"""One job in a process of its own: `python -m hybrid_backbones.benchmark.sweep.job FOLDER PARENT` does its `job.json`.
+"""One job in a process of its own: `python -m hybrid_backbones.benchmark.sweep.worker FOLDER PARENT`.
 
-It leaves `FOLDER/outcome.json`: what it adds to a row, or the error that ended it. It ends with the process PARENT.
+It runs `FOLDER/job.json` and writes `FOLDER/outcome.json`: what it adds to a row, or the error that ended it. It exits
+when the process PARENT does.
 """
 
 import json
@@ -32,21 +33,21 @@ from ...profiling.speed.records import Settings, Speed
 from ...profiling.speed.whole_model import WholeModel
 from ...swap import build_stages, swap_backbone
 from ..quoted import published_value
+from .jobs import Job
 from .running import JOB_FILE, OUTCOME
-from .spec import Job
 
 WORK_DIR = 'work'
-# Of COCO's metrics as MMEngine logs them: coco/segm_mAP_50.
+# Parts of the names under which MMEngine logs COCO's metrics, such as coco/segm_mAP_50.
 _TASKS = {'bbox': 'box', 'segm': 'mask'}
 _KINDS = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'AP_S', 'mAP_m': 'AP_M', 'mAP_l': 'AP_L'}
 _SEGMENTATION = ('mIoU', 'aAcc', 'mAcc')
-# Points of a curve in a row; a long run logs thousands.
-_POINTS = 200
+# A long run logs thousands of points.
+_MAX_CURVE_POINTS = 200
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    _end_with(int(sys.argv[2]))
+    _exit_with(int(sys.argv[2]))
     job = Job.from_json((folder / JOB_FILE).read_text())
     try:
         outcome = (_run if job.record == 'run' else _profile)(job, folder)
@@ -57,8 +58,8 @@ def main() -> None:
     sys.exit('error' in outcome)
 
 
-def _end_with(parent: int) -> None:
-    """A job whose supervisor was killed, even while this was starting, would train on beside the one in its place."""
+def _exit_with(parent: int) -> None:
+    """Exit when the process `parent` does: the job may be started again, and must not run twice."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -69,7 +70,7 @@ def _end_with(parent: int) -> None:
 
 
 def _run(job: Job, folder: Path) -> dict[str, Any]:
-    """Train, evaluate, and collect what the run left."""
+    """Train and evaluate; the weights, metrics and curves of the row."""
     identity, task = job.identity, job.task
     name, options = identity['backbone'], identity['options']
     options = options | (frozen(name, options) if identity['frozen'] else {})
@@ -89,8 +90,8 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         final |= _multi_scale(runner, folder)
     if identity['tier'] != 'full':
         _drop_weights(folder)
-    curves = {name: _thin(losses[name]) for name in ('loss',) if name in losses} | {
-        name: [[step, percent(name, value)] for step, value in _thin(curve)] for name, curve in values.items()
+    curves = {name: _thinned(losses[name]) for name in ('loss',) if name in losses} | {
+        name: [[step, percent(name, value)] for step, value in _thinned(curve)] for name, curve in values.items()
     }
     measured = {name: value for name, value in final.items() if value is not None}
     return dict(
@@ -102,12 +103,12 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
 
 
 def frozen(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Options that leave the whole backbone as it is."""
+    """Options that freeze the whole backbone."""
     return dict(frozen_stages=build_stages(name, options).num_stages, norm_eval=True)
 
 
 def metric_name(logged: str) -> str | None:
-    """Our name of a metric that mmdet or mmseg logs, None for those that rows do not have: coco/bbox_mAP is box_AP."""
+    """The name in rows of a metric that mmdet or mmseg logs (coco/bbox_mAP: box_AP); None if rows do not have it."""
     if logged in _SEGMENTATION:
         return logged
     task, _, kind = logged.rpartition('/')[2].partition('_')
@@ -115,7 +116,7 @@ def metric_name(logged: str) -> str | None:
 
 
 def percent(name: str, value: float) -> float | None:
-    """A logged value in percent; None where there is none: COCO has -1 for sizes without objects."""
+    """A logged value in percent; None if it is undefined: COCO logs -1 for sizes without objects."""
     if not math.isfinite(value) or value < 0:
         return None
     return round(float(value) * (100 if '_AP' in name else 1), 4)
@@ -123,7 +124,7 @@ def percent(name: str, value: float) -> float | None:
 
 def _multi_scale(runner: Runner, folder: Path) -> dict[str, float | None]:
     config = Path(runner.work_dir) / Path(runner.cfg.filename).name
-    # Not the run's own record of it, which a run that was killed after its last iteration no longer has.
+    # A run that was resumed after its last iteration has not recorded its checkpoint itself.
     checkpoint = latest_checkpoint(runner.work_dir)
     logged = test(str(config), str(checkpoint), work_dir=str(folder / 'multi_scale'), tta=True)
     return {f'{name}_ms': percent(name, logged[name]) for name in _SEGMENTATION}
@@ -140,13 +141,14 @@ def _published(identity: dict[str, Any], measured: dict[str, float]) -> dict[str
     found = published_value(*(identity[key] for key in ('backbone', 'framework', 'dataset', 'schedule')))
     if found is None:
         return None
-    verified = {name: value for name, value in found.metrics.items() if found.is_verified(name)}
     return dict(
         metrics=found.metrics,
         source=found.source,
         trust=found.trust,
         schedule=found.schedule,
-        difference={name: round(measured[name] - value, 4) for name, value in verified.items() if name in measured},
+        difference={
+            name: round(measured[name] - value, 4) for name, value in found.metrics.items() if name in measured
+        },
     )
 
 
@@ -155,14 +157,16 @@ def _drop_weights(folder: Path) -> None:
         file.unlink()
 
 
-def _thin(curve: np.ndarray) -> list[list[float]]:
-    """At most `_POINTS` of a curve's points, first and last among them."""
-    kept: Iterable[int] = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _POINTS)).round().astype(int))
+def _thinned(curve: np.ndarray) -> list[list[float]]:
+    """At most `_MAX_CURVE_POINTS` points of a curve, evenly spaced, with its first and last."""
+    kept: Iterable[int] = np.unique(
+        np.linspace(0, len(curve) - 1, min(len(curve), _MAX_CURVE_POINTS)).round().astype(int)
+    )
     return [[int(curve[i, 0]), round(float(curve[i, 1]), 6)] for i in kept]
 
 
 def _profile(job: Job, folder: Path) -> dict[str, Any]:
-    """Cost, speed and memory of a backbone, or of the whole model that it is put into."""
+    """Cost, speed and memory of a backbone, or of a model with that backbone."""
     identity, size = job.identity, tuple(job.identity['size'])
     name, options = identity['backbone'], identity['options']
     alone = _cost(backbone_cost(name, size, **options), size)
