@@ -24,8 +24,8 @@ PARAMETERS = {'botnet_50': 18_803_008, 'botnet_101': 37_795_136, 'botnet_152': 5
 TINY = dict(depths=(1, 1, 1, 2), width=8, heads=2, stride=2)
 
 
-def from_golden(shared, tmp_path, case: str, **options) -> tuple[Golden, nn.Module]:
-    golden = Golden(shared, case)
+def from_golden(tmp_path, case: str, **options) -> tuple[Golden, nn.Module]:
+    golden = Golden(case)
     torch.save(golden.state_dict(), tmp_path / 'gist.pth')
     given = golden.meta['input']
     size = given['H'], given['W']
@@ -34,8 +34,8 @@ def from_golden(shared, tmp_path, case: str, **options) -> tuple[Golden, nn.Modu
 
 @pytest.mark.parametrize('way', ['plain', 'fused', 'with gradients'])
 @pytest.mark.parametrize('case', CASES)
-def test_outputs_are_those_of_the_gist(shared, tmp_path, case, way):
-    golden, network = from_golden(shared, tmp_path, case)
+def test_outputs_are_those_of_the_gist(tmp_path, case, way):
+    golden, network = from_golden(tmp_path, case)
     if way == 'fused':
         network.fuse()
     with torch.set_grad_enabled(way == 'with gradients'):
@@ -45,8 +45,8 @@ def test_outputs_are_those_of_the_gist(shared, tmp_path, case, way):
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_parameters_equal_those_of_the_gist_to_the_last_number(shared, tmp_path, case):
-    golden, network = from_golden(shared, tmp_path, case)
+def test_parameters_equal_those_of_the_gist_to_the_last_number(tmp_path, case):
+    golden, network = from_golden(tmp_path, case)
     assert sum(p.numel() for p in network.parameters()) == golden.meta['num_parameters']
     report = load_pretrained(network, tmp_path / 'gist.pth')
     assert (report.matched, report.total) == (golden.meta['num_parameters'],) * 2
@@ -63,8 +63,8 @@ def test_parameter_count_is_the_published_one(name):
     assert classifier == PARAMETERS[name] + 2048 * 1000 + 1000
 
 
-def test_a_classification_file_of_the_translation_serves_classifier_and_trunk(shared, tmp_path):
-    state = Golden(shared, 'botnet50_gist_k1_224').state_dict()
+def test_a_classification_file_of_the_translation_serves_classifier_and_trunk(tmp_path):
+    state = Golden('botnet50_gist_k1_224').state_dict()
     state |= {'fc.weight': torch.randn(1000, 2048), 'fc.bias': torch.randn(1000)}
     torch.save({'state_dict': state}, tmp_path / 'gist.pth')
     classifier = create_classifier('botnet_50', checkpoint=tmp_path / 'gist.pth').eval()

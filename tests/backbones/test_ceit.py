@@ -19,15 +19,15 @@ BLOCKS = (2, 5, 8, 11)
 TINY = dict(depth=6, dim=24, heads=2)
 
 
-def official(shared, tmp_path, case: str, **options):
-    golden = Golden(shared, case)
+def official(tmp_path, case: str, **options):
+    golden = Golden(case)
     torch.save(dict(model=golden.state_dict()), tmp_path / 'official.pth')
     return golden, create_classifier(CASES[case], checkpoint=tmp_path / 'official.pth', blocks=BLOCKS, **options)
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, case):
-    golden, network = official(shared, tmp_path, case)
+def test_outputs_and_logits_are_those_of_the_official_code(tmp_path, case):
+    golden, network = official(tmp_path, case)
     network.eval()
     image = golden.image()
     with torch.inference_mode():
@@ -47,8 +47,8 @@ def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, cas
 
 
 @pytest.mark.parametrize('way', ['fused', 'with gradients', 'training with fixed statistics', 'in bands'])
-def test_every_way_of_running_gives_the_official_outputs(shared, tmp_path, way, monkeypatch):
-    golden, network = official(shared, tmp_path, 'ceit_tiny_224', norm_eval=True)
+def test_every_way_of_running_gives_the_official_outputs(tmp_path, way, monkeypatch):
+    golden, network = official(tmp_path, 'ceit_tiny_224', norm_eval=True)
     network = network.backbone.train(way.startswith('training'))
     if way == 'fused':
         assert sum('running_mean' in key for key in network.state_dict()) == 37
@@ -63,8 +63,8 @@ def test_every_way_of_running_gives_the_official_outputs(shared, tmp_path, way, 
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_parameters_equal_the_official_state_dict_to_the_last_number(shared, case):
-    golden = Golden(shared, case)
+def test_parameters_equal_the_official_state_dict_to_the_last_number(case):
+    golden = Golden(case)
     with torch.device('meta'):
         classifier, detector = create_classifier(CASES[case]), create_backbone(CASES[case])
     golden.check_parameters(classifier, detector, ('norm.', 'head.', 'lca.', 'pos_layer_embed'))
@@ -76,8 +76,8 @@ def test_parameters_of_the_base_variant():
     assert sum(p.numel() for p in classifier.parameters()) / 1e6 == pytest.approx(94.405, abs=5e-4)
 
 
-def test_a_detector_takes_an_official_file_but_for_its_head(shared, tmp_path):
-    torch.save(Golden(shared, 'ceit_tiny_224').state_dict(), tmp_path / 'official.pth')
+def test_a_detector_takes_an_official_file_but_for_its_head(tmp_path):
+    torch.save(Golden('ceit_tiny_224').state_dict(), tmp_path / 'official.pth')
     report = load_pretrained(create_backbone('ceit_t', pyramid='stem'), tmp_path / 'official.pth')
     assert {key.split('.')[0] for key in report.initial} == {'pyramid', 'out_norms'}
     assert {key.split('.')[0] for key in report.ignored} == {'lca', 'norm', 'head', 'pos_layer_embed'}

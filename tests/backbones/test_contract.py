@@ -6,26 +6,17 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
+from families import ONE_OF_EACH
 from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hybrid_backbones import create_backbone, create_classifier, list_backbones
+from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.checkpoints import CheckpointError, load_pretrained
 
 
-def smallest_of_each_family() -> list[str]:
-    sizes: dict[type, list[tuple[int, str]]] = {}
-    for name in list_backbones():
-        with torch.device('meta'):
-            network = create_backbone(name)
-        sizes.setdefault(type(network), []).append((sum(p.numel() for p in network.parameters()), name))
-    return [min(members)[1] for members in sizes.values()]
-
-
-NAMES = smallest_of_each_family()
-pytestmark = pytest.mark.parametrize('name', NAMES)
+pytestmark = pytest.mark.parametrize('name', ONE_OF_EACH)
 
 
 def type_of(name: str) -> str:

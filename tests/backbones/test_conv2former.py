@@ -30,8 +30,8 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_outputs_are_those_of_the_official_code(shared, tmp_path, case):
-    golden = Golden(shared, case)
+def test_outputs_are_those_of_the_official_code(tmp_path, case):
+    golden = Golden(case)
     torch.save({'model': golden.state_dict()}, tmp_path / 'official.pth')
     network = create_backbone(CASES[case], checkpoint=tmp_path / 'official.pth', out_norm=False).eval()
     with torch.inference_mode():
@@ -40,8 +40,8 @@ def test_outputs_are_those_of_the_official_code(shared, tmp_path, case):
         golden.check(f'stage{stage}', output)
 
 
-def test_logits_are_those_of_the_official_code(shared, tmp_path):
-    golden = Golden(shared, 'conv2former_n_160x224')
+def test_logits_are_those_of_the_official_code(tmp_path):
+    golden = Golden('conv2former_n_160x224')
     torch.save({'model': golden.state_dict()}, tmp_path / 'official.pth')
     network = create_classifier('conv2former_n', checkpoint=tmp_path / 'official.pth').eval()
     with torch.inference_mode():
@@ -49,8 +49,8 @@ def test_logits_are_those_of_the_official_code(shared, tmp_path):
 
 
 @pytest.mark.parametrize('way', ['fused', 'with gradients'])
-def test_every_way_of_running_gives_the_official_outputs(shared, tmp_path, way):
-    golden = Golden(shared, 'conv2former_n_160x224')
+def test_every_way_of_running_gives_the_official_outputs(tmp_path, way):
+    golden = Golden('conv2former_n_160x224')
     torch.save(golden.state_dict(), tmp_path / 'official.pth')
     network = create_backbone('conv2former_n', checkpoint=tmp_path / 'official.pth', out_norm=False).eval()
     if way == 'fused':
@@ -62,10 +62,10 @@ def test_every_way_of_running_gives_the_official_outputs(shared, tmp_path, way):
 
 
 @pytest.mark.parametrize('case', ['conv2former_n_224x224', 'conv2former_t_224x224', 'conv2former_b_22k_128x160'])
-def test_parameters_equal_the_official_state_dict_to_the_last_number(shared, case):
+def test_parameters_equal_the_official_state_dict_to_the_last_number(case):
     official = {
         key: torch.Size(shape)
-        for key, shape, rule in Golden(shared, case).meta['state_dict']
+        for key, shape, rule in Golden(case).meta['state_dict']
         if rule != 'keep' and not key.startswith(('head.', 'pred.'))
     }
     with torch.device('meta'):

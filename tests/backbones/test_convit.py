@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import timm
 import torch
 from goldens import Golden
 from largest import Largest
@@ -20,8 +19,8 @@ TINY = dict(depth=6, dim=24, heads=4, local=4)
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, case):
-    golden = Golden(shared, case)
+def test_outputs_and_logits_are_those_of_the_official_code(tmp_path, case):
+    golden = Golden(case)
     torch.save(dict(model=golden.state_dict()), tmp_path / 'official.pth')
     network = create_classifier(CASES[case], checkpoint=tmp_path / 'official.pth', blocks=BLOCKS).eval()
     image = golden.image()
@@ -38,8 +37,8 @@ def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, cas
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_parameters_equal_the_official_state_dict_to_the_last_number(shared, case):
-    golden = Golden(shared, case)
+def test_parameters_equal_the_official_state_dict_to_the_last_number(case):
+    golden = Golden(case)
     with torch.device('meta'):
         classifier, detector = create_classifier(CASES[case]), create_backbone(CASES[case])
     golden.check_parameters(classifier, detector, ('norm.', 'head.'))
@@ -56,6 +55,8 @@ def test_parameters_of_the_other_variants(name, expected):
 
 
 def test_timm_s_files_load_and_give_timm_s_logits(tmp_path):
+    import timm
+
     theirs = lively(timm.create_model('convit_tiny', num_classes=7)).double().eval()
     torch.save(theirs.state_dict(), tmp_path / 'timm.pth')
     ours = create_classifier('convit_t', 7, tmp_path / 'timm.pth').double().eval()

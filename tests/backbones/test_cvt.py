@@ -1,5 +1,7 @@
 """CvT is the authors' network: outputs, class token, sizes, gradients, without the matrix of all pairs."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -31,8 +33,8 @@ def official(golden: Golden, network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_outputs_and_logits_are_those_of_the_official_code(shared, case):
-    golden = Golden(shared, case)
+def test_outputs_and_logits_are_those_of_the_official_code(case):
+    golden = Golden(case)
     with torch.device('meta'):
         network = create_classifier(CASES[case])
     official(golden, network).eval()
@@ -47,8 +49,8 @@ def test_outputs_and_logits_are_those_of_the_official_code(shared, case):
 
 @pytest.mark.parametrize('way', ['fused', 'with gradients', 'training with fixed statistics'])
 @pytest.mark.parametrize('case', ['cvt_13_odd_150x203', 'cvt_21_192x256'])
-def test_every_way_of_running_gives_the_official_outputs(shared, case, way):
-    golden = Golden(shared, case)
+def test_every_way_of_running_gives_the_official_outputs(case, way):
+    golden = Golden(case)
     with torch.device('meta'):
         network = create_classifier(CASES[case], norm_eval=True)
     network = official(golden, network).backbone.train(way.startswith('training'))
@@ -62,8 +64,8 @@ def test_every_way_of_running_gives_the_official_outputs(shared, case, way):
 
 
 @pytest.mark.parametrize('case', ['cvt_13_224x224', 'cvt_21_224x224', 'cvt_w24_224x224'])
-def test_parameters_equal_the_official_state_dict_to_the_last_number(shared, case):
-    meta = Golden(shared, case).meta
+def test_parameters_equal_the_official_state_dict_to_the_last_number(case):
+    meta = Golden(case).meta
     with torch.device('meta'):
         classifier = create_classifier(CASES[case])
         detector = create_backbone(CASES[case])
@@ -75,8 +77,8 @@ def test_parameters_equal_the_official_state_dict_to_the_last_number(shared, cas
     assert ours == {key for key in shapes if not key.startswith(('norm.', 'head.'))}
 
 
-def test_an_official_file_fills_all_but_the_added_level(shared, tmp_path):
-    torch.save(Golden(shared, 'cvt_13_192x256').state_dict(), tmp_path / 'official.pth')
+def test_an_official_file_fills_all_but_the_added_level(tmp_path):
+    torch.save(Golden('cvt_13_192x256').state_dict(), tmp_path / 'official.pth')
     with torch.device('meta'):
         network = create_backbone('cvt_13')
     network.to_empty(device='cpu')
@@ -263,3 +265,57 @@ def test_synchronised_statistics_run_where_they_are_fixed():
         expected = network(x)
         synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         torch.testing.assert_close(synchronised(x), expected)
+
+
+# transformers' names to the authors', applied in this order.
+TRANSFORMERS_KEYS = [
+    (r'^cvt\.encoder\.stages\.(\d)\.', r'stage\1.'),
+    (r'\.embedding\.convolution_embeddings\.projection\.', '.patch_embed.proj.'),
+    (r'\.embedding\.convolution_embeddings\.normalization\.', '.patch_embed.norm.'),
+    (r'\.layers\.(\d+)\.', r'.blocks.\1.'),
+    (r'\.attention\.attention\.convolution_projection_([qkv])\w+\.', r'.attn.conv_proj_\1.'),
+    (r'\.convolution_projection\.convolution\.', '.conv.'),
+    (r'\.convolution_projection\.normalization\.', '.bn.'),
+    (r'\.attention\.attention\.projection_([qkv])\w+\.', r'.attn.proj_\1.'),
+    (r'\.attention\.output\.dense\.', '.attn.proj.'),
+    (r'\.intermediate\.dense\.', '.mlp.fc1.'),
+    (r'\.output\.dense\.', '.mlp.fc2.'),
+    (r'\.layernorm_before\.', '.norm1.'),
+    (r'\.layernorm_after\.', '.norm2.'),
+    (r'^layernorm\.', 'norm.'),
+    (r'^classifier\.', 'head.'),
+]
+
+
+class QuickGELU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+def official_key(key: str) -> str:
+    for pattern, replacement in TRANSFORMERS_KEYS:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+@pytest.mark.parametrize('size', [(64, 96), (75, 101)])
+def test_logits_are_those_of_transformers(size, tmp_path):
+    """With the authors' QuickGELU in place of its GELU; its last stage needs three blocks."""
+    from transformers import CvtConfig, CvtForImageClassification
+
+    config = CvtConfig(embed_dim=[8, 16, 24], num_heads=[1, 2, 3], depth=[1, 2, 3], num_labels=7)
+    theirs = CvtForImageClassification(config).eval()
+    for module in theirs.modules():
+        if hasattr(module, 'activation'):
+            module.activation = QuickGELU()
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.5)
+    torch.save({official_key(key): value for key, value in theirs.state_dict().items()}, tmp_path / 'cvt.pth')
+    arch = TINY | dict(depths=(1, 2, 3))
+    ours = create_classifier('cvt_13', 7, tmp_path / 'cvt.pth', arch=arch).eval()
+    image = torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(image), theirs(image).logits, rtol=1e-5, atol=1e-5)

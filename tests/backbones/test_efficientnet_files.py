@@ -69,12 +69,13 @@ def test_the_classifier_takes_the_whole_file(file):
     assert len(network.state_dict()) == len(read_state_dict(file)[0])
 
 
-def test_it_knows_what_is_on_real_photographs(file, shared):
+def test_it_knows_what_is_on_real_photographs(file, real_images):
     """Above 0.7 for each: with ImageNet's mean and deviation, or even padding, several fall below a half."""
+    folder = real_images('coco_mini')
     network = create_classifier('timm_tf_efficientnet_lite0', checkpoint=f'hybrid://{NAME}').eval()
     assert network.backbone.image_mean == network.backbone.image_std == (127.5, 127.5, 127.5)
     with torch.inference_mode():
-        images = torch.stack([photograph(shared / 'data' / 'coco_mini' / name) for name in PHOTOGRAPHS])
+        images = torch.stack([photograph(folder / name) for name in PHOTOGRAPHS])
         best = network(images).softmax(1).max(1)
     for (what, classes), value, index in zip(PHOTOGRAPHS.values(), *(each.tolist() for each in best), strict=True):
         assert index in classes, what

@@ -38,8 +38,8 @@ def lively(module: torch.nn.Module) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_outputs_are_those_of_the_official_code(shared, tmp_path, case):
-    golden = Golden(shared, case)
+def test_outputs_are_those_of_the_official_code(tmp_path, case):
+    golden = Golden(case)
     torch.save({'model': golden.state_dict()}, tmp_path / 'official.pth')
     network = create_classifier(CASES[case], checkpoint=tmp_path / 'official.pth').eval()
     with torch.inference_mode():
@@ -51,8 +51,8 @@ def test_outputs_are_those_of_the_official_code(shared, tmp_path, case):
 
 @pytest.mark.parametrize('case', ['hornet_tiny_7x7_160x224', 'hornet_tiny_gf_160x256'])
 @pytest.mark.parametrize('way', ['fused', 'with gradients'])
-def test_every_way_of_running_gives_the_official_outputs(shared, tmp_path, case, way):
-    golden = Golden(shared, case)
+def test_every_way_of_running_gives_the_official_outputs(tmp_path, case, way):
+    golden = Golden(case)
     torch.save(golden.state_dict(), tmp_path / 'official.pth')
     network = create_backbone(CASES[case], checkpoint=tmp_path / 'official.pth', out_norm=False).eval()
     if way == 'fused':
@@ -65,8 +65,8 @@ def test_every_way_of_running_gives_the_official_outputs(shared, tmp_path, case,
 
 
 @pytest.mark.parametrize('case', ['hornet_tiny_7x7_160x224', 'hornet_small_7x7_224x224', 'hornet_tiny_gf_160x256'])
-def test_parameters_equal_the_official_state_dict_to_the_last_number(shared, case):
-    official = {key: torch.Size(shape) for key, shape, _ in Golden(shared, case).meta['state_dict']}
+def test_parameters_equal_the_official_state_dict_to_the_last_number(case):
+    official = {key: torch.Size(shape) for key, shape, _ in Golden(case).meta['state_dict']}
     with torch.device('meta'):
         state = create_classifier(CASES[case]).state_dict()
     assert {key: value.shape for key, value in state.items()} == official

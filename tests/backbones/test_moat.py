@@ -44,8 +44,8 @@ def lively(network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, case):
-    golden = Golden(shared, case)
+def test_outputs_and_logits_are_those_of_the_official_code(tmp_path, case):
+    golden = Golden(case)
     torch.save(golden.state_dict(), tmp_path / 'variables.pth')
     network = create_classifier('moat_0', checkpoint=tmp_path / 'variables.pth', **CASES[case]).eval()
     with torch.inference_mode():
@@ -57,8 +57,8 @@ def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, cas
 
 
 @pytest.mark.parametrize('way', ['fused', 'with gradients'])
-def test_every_way_of_running_gives_the_official_outputs(shared, tmp_path, way):
-    golden = Golden(shared, 'moat_0_global_192x256')
+def test_every_way_of_running_gives_the_official_outputs(tmp_path, way):
+    golden = Golden('moat_0_global_192x256')
     torch.save(golden.state_dict(), tmp_path / 'variables.pth')
     network = create_backbone('moat_0', checkpoint=tmp_path / 'variables.pth', out_norm=False).eval()
     if way == 'fused':
@@ -88,8 +88,8 @@ def in_tensorflow_s_layout(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def test_variables_in_tensorflow_s_layout_load_with_their_averages(shared, tmp_path):
-    variables = Golden(shared, 'moat_0_224x224').state_dict()
+def test_variables_in_tensorflow_s_layout_load_with_their_averages(tmp_path):
+    variables = Golden('moat_0_224x224').state_dict()
     torch.save(variables, tmp_path / 'torch.pth')
     raw = {}
     for name, value in variables.items():
@@ -111,8 +111,8 @@ def test_variables_in_tensorflow_s_layout_load_with_their_averages(shared, tmp_p
         create_backbone('tiny_moat_0', checkpoint=tmp_path / 'tensorflow.pth')
 
 
-def test_files_of_networks_without_relative_positions_load(shared, tmp_path):
-    variables = Golden(shared, 'moat_0_224x224').state_dict()
+def test_files_of_networks_without_relative_positions_load(tmp_path):
+    variables = Golden('moat_0_224x224').state_dict()
     torch.save({k: v for k, v in variables.items() if 'relative' not in k}, tmp_path / 'no_pe.pth')
     network = create_backbone('moat_0', checkpoint=tmp_path / 'no_pe.pth', position_tables=False, out_norm=False)
     torch.save({k: v * ('relative' not in k) for k, v in variables.items()}, tmp_path / 'zeros.pth')

@@ -23,8 +23,8 @@ PARAMETERS = {'moganet_b': 43_720_475, 'moganet_l': 82_480_978, 'moganet_xl': 18
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, case):
-    golden = Golden(shared, case)
+def test_outputs_and_logits_are_those_of_the_official_code(tmp_path, case):
+    golden = Golden(case)
     torch.save({'state_dict': golden.state_dict()}, tmp_path / 'official.pth')
     network = create_classifier(CASES[case], checkpoint=tmp_path / 'official.pth').eval()
     with torch.inference_mode():
@@ -33,8 +33,8 @@ def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, cas
         golden.check_logits(network(golden.image()))
 
 
-def test_outputs_with_gradients_and_folded_are_the_official_ones(shared, tmp_path):
-    golden = Golden(shared, 'moganet_xt_224x224')
+def test_outputs_with_gradients_and_folded_are_the_official_ones(tmp_path):
+    golden = Golden('moganet_xt_224x224')
     torch.save(golden.state_dict(), tmp_path / 'official.pth')
     network = create_backbone('moganet_xt', checkpoint=tmp_path / 'official.pth').eval()
     for maps in (network(golden.image()), copy.deepcopy(network).fuse()(golden.image())):
@@ -43,9 +43,9 @@ def test_outputs_with_gradients_and_folded_are_the_official_ones(shared, tmp_pat
 
 
 @pytest.mark.parametrize('case', ['moganet_xt_224x224', 'moganet_t_160x224', 'moganet_s_128x160'])
-def test_parameters_are_those_of_the_official_code(shared, case):
+def test_parameters_are_those_of_the_official_code(case):
     with torch.device('meta'):
-        Golden(shared, case).check_parameters(create_classifier(CASES[case]), create_backbone(CASES[case]), ('head.',))
+        Golden(case).check_parameters(create_classifier(CASES[case]), create_backbone(CASES[case]), ('head.',))
 
 
 @pytest.mark.parametrize('name', PARAMETERS)

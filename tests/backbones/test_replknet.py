@@ -65,8 +65,8 @@ def check(golden: Golden, network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize('size', SIZES)
-def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, size):
-    golden = Golden(shared, f'replknet_31b_{size}')
+def test_outputs_and_logits_are_those_of_the_official_code(tmp_path, size):
+    golden = Golden(f'replknet_31b_{size}')
     torch.save({'model': golden.state_dict()}, tmp_path / 'official.pth')
     network = create_classifier('replknet_31b', checkpoint=tmp_path / 'official.pth').eval()
     with torch.inference_mode():
@@ -76,15 +76,15 @@ def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, siz
         check(golden, network)
 
 
-def test_outputs_with_gradients_are_the_official_ones(shared, tmp_path):
-    golden = Golden(shared, 'replknet_31b_128x160')
+def test_outputs_with_gradients_are_the_official_ones(tmp_path):
+    golden = Golden('replknet_31b_128x160')
     torch.save(golden.state_dict(), tmp_path / 'official.pth')
     check(golden, create_classifier('replknet_31b', checkpoint=tmp_path / 'official.pth').eval())
 
 
 @pytest.mark.parametrize('size', SIZES)
-def test_merging_gives_the_official_merged_form(shared, tmp_path, size):
-    golden = Golden(shared, f'replknet_31b_merged_{size}')
+def test_merging_gives_the_official_merged_form(tmp_path, size):
+    golden = Golden(f'replknet_31b_merged_{size}')
     torch.save(golden.state_dict(), tmp_path / 'training.pth')
     network = create_classifier('replknet_31b', checkpoint=tmp_path / 'training.pth').eval()
     network.backbone.merge()
@@ -100,8 +100,8 @@ def test_merging_gives_the_official_merged_form(shared, tmp_path, size):
         check(golden, network)
 
 
-def test_merged_files_load_with_the_official_outputs(shared, tmp_path):
-    golden = Golden(shared, 'replknet_31b_deploy_128x160')
+def test_merged_files_load_with_the_official_outputs(tmp_path):
+    golden = Golden('replknet_31b_deploy_128x160')
     torch.save({'state_dict': golden.state_dict()}, tmp_path / 'merged.pth')
     network = create_classifier('replknet_31b', checkpoint=tmp_path / 'merged.pth', small_kernel_merged=True).eval()
     with torch.inference_mode():
@@ -111,8 +111,8 @@ def test_merged_files_load_with_the_official_outputs(shared, tmp_path):
 
 
 @pytest.mark.parametrize('form', ['128x160', 'deploy_128x160'])
-def test_parameters_equal_the_official_state_dict_to_the_last_number(shared, form):
-    official = {key: torch.Size(shape) for key, shape, _ in Golden(shared, f'replknet_31b_{form}').meta['state_dict']}
+def test_parameters_equal_the_official_state_dict_to_the_last_number(form):
+    official = {key: torch.Size(shape) for key, shape, _ in Golden(f'replknet_31b_{form}').meta['state_dict']}
     with torch.device('meta'):
         network = create_classifier('replknet_31b', small_kernel_merged=form.startswith('deploy'))
     assert {key: value.shape for key, value in network.state_dict().items()} == official

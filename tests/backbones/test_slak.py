@@ -54,8 +54,8 @@ def check(golden: Golden, network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize('size', SIZES)
-def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, size):
-    golden = Golden(shared, f'slak_tiny_{size}')
+def test_outputs_and_logits_are_those_of_the_official_code(tmp_path, size):
+    golden = Golden(f'slak_tiny_{size}')
     torch.save({'model': golden.state_dict()}, tmp_path / 'official.pth')
     network = create_classifier('slak_t', checkpoint=tmp_path / 'official.pth').eval()
     with torch.inference_mode():
@@ -63,15 +63,15 @@ def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, siz
 
 
 @pytest.mark.parametrize('keep_sparse', [False, True])
-def test_outputs_with_gradients_are_the_official_ones(shared, tmp_path, keep_sparse):
-    golden = Golden(shared, 'slak_tiny_128x160')
+def test_outputs_with_gradients_are_the_official_ones(tmp_path, keep_sparse):
+    golden = Golden('slak_tiny_128x160')
     torch.save(golden.state_dict(), tmp_path / 'official.pth')
     check(golden, create_classifier('slak_t', checkpoint=tmp_path / 'official.pth', keep_sparse=keep_sparse).eval())
 
 
 @pytest.mark.parametrize('size', SIZES)
-def test_folded_branches_are_the_merged_form(shared, tmp_path, size):
-    golden = Golden(shared, f'slak_tiny_merged_{size}')
+def test_folded_branches_are_the_merged_form(tmp_path, size):
+    golden = Golden(f'slak_tiny_merged_{size}')
     torch.save(golden.state_dict(), tmp_path / 'official.pth')
     network = create_classifier('slak_t', checkpoint=tmp_path / 'official.pth').eval()
     network.backbone.fuse()
@@ -94,8 +94,8 @@ def test_folded_branches_are_the_merged_form(shared, tmp_path, size):
         check(golden, network)
 
 
-def test_parameters_equal_the_official_state_dict_to_the_last_number(shared):
-    official = {key: torch.Size(shape) for key, shape, _ in Golden(shared, 'slak_tiny_128x160').meta['state_dict']}
+def test_parameters_equal_the_official_state_dict_to_the_last_number():
+    official = {key: torch.Size(shape) for key, shape, _ in Golden('slak_tiny_128x160').meta['state_dict']}
     for keep_sparse in (False, True):
         with torch.device('meta'):
             state = create_classifier('slak_t', keep_sparse=keep_sparse).state_dict()

@@ -1,7 +1,6 @@
 """ViT is DeiT and ViT_C: outputs, logits, files, any size, windows, the levels that are made of it."""
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from goldens import Golden
@@ -25,9 +24,9 @@ TINY = dict(depth=6, dim=24, heads=2, mlp_ratio=3, stem=())
 STEM = ((6, 2), (8, 2), (8, 1), (12, 2), (20, 2))
 
 
-def official(shared, tmp_path, case: str, **options):
+def official(tmp_path, case: str, **options):
     """A golden, and the classifier with its weights; ViT_C's is the trunk alone, whose head is left as it starts."""
-    golden, (name, more) = Golden(shared, case), CASES[case]
+    golden, (name, more) = Golden(case), CASES[case]
     classifier = create_classifier(name, **more, **options)
     state = golden.state_dict()
     if name.startswith('vitc'):
@@ -44,9 +43,9 @@ def check_blocks(golden: Golden, network: ViT, maps: list[Tensor]) -> None:
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, case):
+def test_outputs_and_logits_are_those_of_the_official_code(tmp_path, case):
     last = 10 if case.startswith('vitc') else 11
-    golden, network = official(shared, tmp_path, case, blocks=(2, 5, 8, last))
+    golden, network = official(tmp_path, case, blocks=(2, 5, 8, last))
     network.eval()
     image = golden.image()
     with torch.inference_mode():
@@ -65,8 +64,8 @@ def test_outputs_and_logits_are_those_of_the_official_code(shared, tmp_path, cas
 
 
 @pytest.mark.parametrize('way', ['fused', 'with gradients', 'training with fixed statistics'])
-def test_every_way_of_running_gives_the_official_outputs(shared, tmp_path, way):
-    golden, network = official(shared, tmp_path, 'vitc_1gf_224', blocks=(2, 5, 8, 10), norm_eval=True)
+def test_every_way_of_running_gives_the_official_outputs(tmp_path, way):
+    golden, network = official(tmp_path, 'vitc_1gf_224', blocks=(2, 5, 8, 10), norm_eval=True)
     network = network.backbone.train(way.startswith('training'))
     if way == 'fused':
         assert any('.bn.' in key for key in network.state_dict())
@@ -77,8 +76,8 @@ def test_every_way_of_running_gives_the_official_outputs(shared, tmp_path, way):
 
 
 @pytest.mark.parametrize('case', ['deit_tiny_224', 'deit_small_224', 'deit_tiny_distilled_224'])
-def test_parameters_equal_the_official_state_dict_to_the_last_number(shared, case):
-    golden, (name, options) = Golden(shared, case), CASES[case]
+def test_parameters_equal_the_official_state_dict_to_the_last_number(case):
+    golden, (name, options) = Golden(case), CASES[case]
     with torch.device('meta'):
         classifier, detector = create_classifier(name, **options), create_backbone(name, **options)
     golden.check_parameters(classifier, detector, ('norm.', 'head'))
@@ -92,8 +91,8 @@ def test_parameters_of_vit_c_are_the_papers(name, expected):
     assert sum(p.numel() for p in classifier.parameters()) / 1e6 == pytest.approx(expected, abs=0.006)
 
 
-def test_a_detector_takes_classy_vision_s_file_but_for_its_head(shared, tmp_path):
-    torch.save(Golden(shared, 'vitc_1gf_224').state_dict(), tmp_path / 'official.pth')
+def test_a_detector_takes_classy_vision_s_file_but_for_its_head(tmp_path):
+    torch.save(Golden('vitc_1gf_224').state_dict(), tmp_path / 'official.pth')
     network = create_backbone('vitc_1gf')
     report = load_pretrained(network, tmp_path / 'official.pth')
     assert {key.split('.')[0] for key in report.initial} == {'pyramid', 'out_norms'}
@@ -103,6 +102,8 @@ def test_a_detector_takes_classy_vision_s_file_but_for_its_head(shared, tmp_path
 
 @pytest.mark.parametrize('distilled', [False, True])
 def test_timm_s_files_load_and_give_timm_s_logits(tmp_path, distilled):
+    import timm
+
     theirs = timm.create_model(f'deit_tiny{"_distilled" * distilled}_patch16_224', num_classes=7).eval()
     lively(theirs)
     torch.save(theirs.state_dict(), tmp_path / 'timm.pth')

@@ -134,8 +134,8 @@ def test_stages_that_are_not_built_are_ignored(tmp_path, official):
     assert torch.equal(network.stages[2][1].mlp.fc1.weight, official['stages.2.1.mlp.fc1.weight'])
 
 
-def test_official_keys_of_the_golden_load(shared, tmp_path):
-    golden = Golden(shared, 'conv2former_n_224x224')
+def test_official_keys_of_the_golden_load(tmp_path):
+    golden = Golden('conv2former_n_224x224')
     torch.save({'model': golden.state_dict()}, tmp_path / 'file.pth')
     report = load_pretrained(create_backbone('conv2former_n', out_norm=False), tmp_path / 'file.pth')
     assert report.matched == report.total == 13_052_640

@@ -122,5 +122,5 @@ def test_labels_belong_to_images(ade):
 
 
 @pytest.mark.parametrize('name, config', [('coco_mini', coco_config), ('ade20k_mini', ade_config)])
-def test_real_data_pass(shared, name, config):
-    check_data(config(shared / 'data' / name))
+def test_real_data_pass(real_images, name, config):
+    check_data(config(real_images(name)))

@@ -1,4 +1,4 @@
-"""Networks learn on `shapes`: briefly with tiny ones in every run, and the demo itself when asked for (`-m slow`)."""
+"""Networks learn on `shapes`: briefly with tiny ones in every run, and the demo itself when asked for (`--slow`)."""
 
 from pathlib import Path
 

@@ -5,11 +5,12 @@ from itertools import pairwise
 import pytest
 import torch
 from engine.models import NANO, TinyDetector
+from families import NAMES
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from torch import nn
 
-from hybrid_backbones import create_backbone, list_backbones
+from hybrid_backbones import create_backbone
 from hybrid_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor, layer_id, locate_backbone
 
 
@@ -19,7 +20,7 @@ def groups_of(model: nn.Module, lr: float = 1e-3, **paramwise) -> list[dict]:
 
 
 @pytest.mark.parametrize('decay_type', ['layer_wise', 'stage_wise'])
-@pytest.mark.parametrize('name', list_backbones())
+@pytest.mark.parametrize('name', NAMES)
 def test_every_variant(name, decay_type, uninitialised):
     # Output norms belong to the heads' layer; some families have none unless asked.
     model = TinyDetector(create_backbone(name, out_norm=True))
@@ -40,7 +41,7 @@ def test_every_variant(name, decay_type, uninitialised):
 
 
 def test_layer_wise_uses_every_layer(uninitialised):
-    for name in list_backbones():
+    for name in NAMES:
         backbone = create_backbone(name, out_norm=True)
         for num_layers in (6, 12):
             ids = {layer_id(backbone, key, num_layers, 'layer_wise') for key, _ in backbone.named_parameters()}

@@ -15,11 +15,6 @@ CYAN = (0, 255, 255)
 PLAIN = dict(depth=4, dim=32, heads=4)
 
 
-@pytest.fixture(scope='module')
-def photo(shared: Path) -> Path:
-    return min((shared / 'data' / 'coco_mini' / 'val2017').iterdir())
-
-
 def test_heads_are_side_by_side(photo: Path, tmp_path: Path) -> None:
     options = dict(arch=dict(**PLAIN, mlp_ratio=2, stem=()))
     draw = dict(size=(120, 200), options=options)

@@ -20,11 +20,6 @@ model = dict(
 """
 
 
-@pytest.fixture(scope='module')
-def photo(shared: Path) -> Path:
-    return min((shared / 'data' / 'coco_mini' / 'val2017').iterdir())
-
-
 def test_components_are_sorted_into_red_green_and_blue() -> None:
     y, x = torch.meshgrid(torch.linspace(-1, 1, 41), torch.linspace(-1, 1, 81), indexing='ij')
     mixing = torch.linalg.qr(torch.randn(6, 6)).Q[:, :2]

@@ -35,13 +35,13 @@ def test_images_are_read_and_resized(tmp_path: Path) -> None:
         read_image(path, (0, 5))
 
 
-def test_what_is_not_an_image_is_named(tmp_path: Path, shared: Path) -> None:
+def test_what_is_not_an_image_is_named(tmp_path: Path, photo: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r'no image .*absent\.jpg'):
         read_image(tmp_path / 'absent.jpg')
     (tmp_path / 'text.jpg').write_text('not an image')
     with pytest.raises(ValueError, match=r'text\.jpg is not an image'):
         read_image(tmp_path / 'text.jpg')
-    whole = next((shared / 'data' / 'coco_mini' / 'val2017').iterdir()).read_bytes()
+    whole = photo.read_bytes()
     (tmp_path / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r'cut\.jpg is not an image .* damaged'):
         read_image(tmp_path / 'cut.jpg')

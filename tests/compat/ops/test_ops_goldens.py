@@ -6,6 +6,7 @@ import mmcv.ops
 import numpy as np
 import pytest
 import torch
+from goldens import golden_file
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 
 # The cases of cases.json by how they are called; `test_every_case_is_covered` keeps the lists complete.
@@ -25,20 +26,16 @@ OVERLAPS = ['bbox_overlaps', 'box_iou_rotated']
 ATTENTION = ['ms_deform_attn']
 
 
-@pytest.fixture(scope='module')
-def goldens(shared):
-    folder = shared / 'reference' / 'operators'
-    return folder, {case['name']: case for case in json.loads((folder / 'cases.json').read_text())['cases']}
+CASES = {case['name']: case for case in json.loads(golden_file('operators', 'cases.json').read_text())['cases']}
 
 
 @pytest.fixture
-def load(goldens, device):
+def load(device):
     """Arguments and arrays of a case, the latter on the device."""
 
     def load(name):
-        folder, cases = goldens
-        arguments = {key: value for key, value in cases[name]['call'].items() if key != 'op'}
-        with np.load(folder / f'{name}.npz') as arrays:
+        arguments = {key: value for key, value in CASES[name]['call'].items() if key != 'op'}
+        with np.load(golden_file('operators', f'{name}.npz')) as arrays:
             return arguments, {key: torch.from_numpy(array).to(device) for key, array in arrays.items()}
 
     return load
@@ -54,8 +51,8 @@ def check(function, arrays, gradients):
         torch.testing.assert_close(leaves[name].grad, arrays[golden], rtol=1e-4, atol=1e-4)
 
 
-def test_every_case_is_covered(goldens):
-    available = {name for name, case in goldens[1].items() if 'call' in case}
+def test_every_case_is_covered():
+    available = {name for name, case in CASES.items() if 'call' in case}
     assert available == {*SUPPRESSION, *ROI_ALIGN, *DEFORM, *MODULATED, *OVERLAPS, *ATTENTION}
 
 

@@ -1,4 +1,7 @@
-"""Reading the golden outputs of the authors' code: see the README beside the files for the rules followed here."""
+"""Outputs of the authors' code (`networks/`) and of mmcv's compiled operators (`operators/`), and their reader.
+
+The README in each folder gives the rules by which weights and inputs are computed, and the tolerance.
+"""
 
 import json
 import math
@@ -9,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+FOLDER = Path(__file__).parent
+# Values of a weight from standard normal noise of its shape.
 RULES = {
     'fan_in': lambda n: n / math.sqrt(np.prod(n.shape[1:])),
     'scale': lambda n: 1 + 0.1 * n,
@@ -21,16 +26,27 @@ RULES = {
 }
 
 
-class Golden:
-    """One case: its official state dict, input and sampled outputs."""
+def golden_file(kind: str, name: str) -> Path:
+    """A file of `networks/` or `operators/`.
 
-    def __init__(self, shared: Path, case: str) -> None:
-        path = shared / 'reference' / 'goldens' / case
-        self.meta = json.loads(path.with_suffix('.json').read_text())
-        self.samples = np.load(path.with_suffix('.npz'))
+    Raises:
+        FileNotFoundError: It is not there. Goldens are part of the repository, so the test fails.
+    """
+    path = FOLDER / kind / name
+    if not path.is_file():
+        raise FileNotFoundError(f'golden {path.relative_to(FOLDER)} is missing from {FOLDER}: restore it from git')
+    return path
+
+
+class Golden:
+    """One case of `networks/`: the authors' state dict, an input and sampled outputs."""
+
+    def __init__(self, case: str) -> None:
+        self.meta = json.loads(golden_file('networks', f'{case}.json').read_text())
+        self.samples = np.load(golden_file('networks', f'{case}.npz'))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Tensors under the official keys, by the rule listed for each."""
+        """Tensors under the authors' keys, by the rule listed for each."""
         state = {}
         for key, shape, rule in self.meta['state_dict']:
             if rule == 'keep':
@@ -41,6 +57,7 @@ class Golden:
         return state
 
     def image(self) -> Tensor:
+        """The input, `(1, 3, H, W)`."""
         given = self.meta['input']
         image = np.random.RandomState(given['seed']).standard_normal((1, 3, given['H'], given['W']))
         return torch.from_numpy(image.astype(np.float32))
@@ -59,7 +76,7 @@ class Golden:
         self._compare('logits', logits[0, :64], 'logits64')
 
     def check_parameters(self, classifier: nn.Module, detector: nn.Module, head: tuple[str, ...]) -> None:
-        """Compare names, shapes and numbers of a classifier; a detector's trunk is that without what `head` begins."""
+        """Compare names, shapes and number of parameters; the detector's trunk lacks what starts with `head`."""
         shapes = {key: torch.Size(shape) for key, shape, _ in self.meta['state_dict']}
         assert {key: value.shape for key, value in classifier.state_dict().items()} == shapes
         assert sum(p.numel() for p in classifier.parameters()) == self.meta['num_parameters']
