@@ -6,8 +6,6 @@ This module knows no family: whoever imports a family's file fills it.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from mmengine.registry import MODELS
-
 Class = TypeVar('Class', bound=type)
 
 # Of every variant by name: its class, and the options that the name stands for.
@@ -16,6 +14,9 @@ VARIANTS: dict[str, tuple[type, dict[str, Any]]] = {}
 
 def register_backbone(**names: dict[str, Any]) -> Callable[[Class], Class]:
     """Register a family with MMEngine under its class name, and its variants by name: `cvt_13=dict(arch=...)`."""
+
+    # Not at the top: importing MMEngine registers the families, which import this module.
+    from mmengine.registry import MODELS
 
     def register(cls: Class) -> Class:
         MODELS.register_module(module=cls)

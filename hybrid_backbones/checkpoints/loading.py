@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .reading import CheckpointError, read_state_dict
@@ -64,6 +63,9 @@ def load_pretrained(network: Loadable, source: str | Path) -> LoadReport:
     Raises:
         CheckpointError: The file is unreadable, or of another family, depth or width; both sides are named.
     """
+    # Not at the top: importing MMEngine registers the backbones, which import this module.
+    from mmengine.logging import print_log
+
     state, nest = read_state_dict(source)
     state = network.convert_checkpoint(state)
     state = {rename(key, network.checkpoint_renames): value for key, value in state.items()}

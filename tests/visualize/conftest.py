@@ -1,4 +1,4 @@
-"""An image like a photograph: smooth, noisy, with odd sides."""
+"""An image like a photograph: smooth, noisy, of muted colours, with odd sides."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 @pytest.fixture(scope='session')
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random = np.random.default_rng(0)
-    coarse = random.uniform(0, 255, (6, 9, 3)).astype(np.float32)
+    coarse = random.uniform(60, 180, (6, 9, 3)).astype(np.float32)
     image = cv2.resize(coarse, (321, 213), interpolation=cv2.INTER_CUBIC) + random.normal(0, 4, (213, 321, 3))
     path = tmp_path_factory.mktemp('photo') / 'photo.jpg'
     cv2.imwrite(str(path), image.clip(0, 255).astype(np.uint8))
