@@ -9,16 +9,24 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from hybrid_backbones import compat, doctor
+from hybrid_backbones.doctor import checks, probes
+from hybrid_backbones.doctor.__main__ import main
+from hybrid_backbones.doctor.isolated import answers
 
 
 @pytest.fixture(autouse=True)
 def nothing_cached():
-    doctor._distributions.cache_clear()
-    doctor._import_error.cache_clear()
+    checks._distributions.cache_clear()
     yield
-    doctor._distributions.cache_clear()
-    doctor._import_error.cache_clear()
+    checks._distributions.cache_clear()
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Give the answers of probes; every import works that is not given."""
+    given = {}
+    monkeypatch.setattr(checks, '_ask', lambda probe: given.get(probe, {}))
+    return lambda **more: given.update({name.replace('import_', 'import:'): value for name, value in more.items()})
 
 
 @pytest.fixture
@@ -31,17 +39,17 @@ def installed(tmp_path, monkeypatch):
         info.mkdir()
         (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
         (info / 'top_level.txt').write_text(f'{module}\n')
-        doctor._distributions.cache_clear()
+        checks._distributions.cache_clear()
 
     return install
 
 
 def _declare(monkeypatch, *requirements):
-    monkeypatch.setattr(doctor, '_declared', lambda: [Requirement(text) for text in requirements])
+    monkeypatch.setattr(checks, '_declared', lambda: [Requirement(text) for text in requirements])
 
 
 def test_no_duplicates_here():
-    _, problems = doctor.duplicates()
+    _, problems = checks.duplicates()
     assert [problem.text for problem in problems if 'mm' in problem.text] == []
 
 
@@ -55,10 +63,10 @@ def test_no_duplicates_here():
     ],
 )
 def test_mixed_distributions_are_found(monkeypatch, owners, module, keep):
-    monkeypatch.setattr(doctor, '_distributions', lambda: {module: sorted(name for name, _ in owners)})
-    monkeypatch.setattr(doctor.metadata, 'version', dict(owners).__getitem__)
+    monkeypatch.setattr(checks, '_distributions', lambda: {module: sorted(name for name, _ in owners)})
+    monkeypatch.setattr(checks.metadata, 'version', dict(owners).__getitem__)
     _declare(monkeypatch, 'mmdet>=3.2,<4')
-    _, (problem,) = doctor.duplicates()
+    _, (problem,) = checks.duplicates()
     for name, version in owners:
         assert f'{name} {version}' in problem.text
         assert name in problem.fix.split('&&')[0]
@@ -67,12 +75,12 @@ def test_mixed_distributions_are_found(monkeypatch, owners, module, keep):
 
 
 def test_mixed_distributions_on_disk(installed, monkeypatch):
-    monkeypatch.setattr(doctor, 'COMPONENTS', {'mmcv': 'layers'})
+    monkeypatch.setattr(checks, 'COMPONENTS', {'mmcv': 'layers'})
     installed('onedl-mmcv', '2.3.1', 'mmcv')
-    _, problems = doctor.duplicates()
+    _, problems = checks.duplicates()
     (problem,) = (problem for problem in problems if '`mmcv`' in problem.text)
     assert 'onedl-mmcv 2.3.1' in problem.text
-    (row,), _ = doctor.components()
+    (row,), _ = checks.components()
     assert 'onedl-mmcv' in row.what
     assert '2.3.1' in row.version
 
@@ -80,17 +88,17 @@ def test_mixed_distributions_on_disk(installed, monkeypatch):
 @pytest.mark.parametrize(('compiled', 'keep'), [(True, 'mmcv'), (False, 'mmcv-lite')])
 def test_of_mmcv_and_mmcv_lite_the_compiled_one_is_kept(monkeypatch, compiled, keep):
     monkeypatch.setattr(
-        doctor.importlib.machinery.PathFinder, 'find_spec', lambda *args: object() if compiled else None
+        checks.importlib.machinery.PathFinder, 'find_spec', lambda *args: object() if compiled else None
     )
-    monkeypatch.setattr(doctor.importlib.util, 'find_spec', lambda name: SimpleNamespace(submodule_search_locations=[]))
-    assert doctor._keep('mmcv', ['mmcv', 'mmcv-lite']) == keep
+    monkeypatch.setattr(checks.importlib.util, 'find_spec', lambda name: SimpleNamespace(submodule_search_locations=[]))
+    assert checks._keep('mmcv', ['mmcv', 'mmcv-lite']) == keep
 
 
 def test_requirements(monkeypatch, installed):
     installed('hb-old', '1.0', 'hb_old')
     installed('onedl-thing', '1.0', 'thing')
     _declare(monkeypatch, 'hb-old>=2', 'hb-absent', 'thing', 'setuptools>=1', 'torch')
-    rows, problems = doctor.requirements()
+    rows, problems = checks.requirements()
     assert [row.what for row in rows] == ['setuptools']
     old, absent = problems  # `thing` comes with a fork
     assert (old.text, old.fix) == ('hb-old 1.0 is installed, hb-old>=2 is required', "pip install 'hb-old>=2'")
@@ -99,14 +107,14 @@ def test_requirements(monkeypatch, installed):
 
 def test_the_reason_of_a_requirement_is_given(monkeypatch):
     _declare(monkeypatch, 'setuptools<1')
-    _, (problem,) = doctor.requirements()
+    _, (problem,) = checks.requirements()
     assert 'pkg_resources' in problem.text
 
 
 def test_a_broken_component_is_named_once(monkeypatch):
-    monkeypatch.setattr(doctor, '_import_error', lambda module: 'ImportError: libcudart.so' if 'c' in module else '')
+    monkeypatch.setattr(checks, '_import_error', lambda module: 'ImportError: libcudart.so' if 'c' in module else '')
     _declare(monkeypatch, 'torchvision>=0.20')
-    rows, (problem,) = doctor.components()
+    rows, (problem,) = checks.components()
     broken = {row.what for row in rows if row.remark.endswith('cannot be imported')}
     assert {'torch', 'torchvision'} <= broken
     assert problem.text.startswith('torch ')
@@ -114,84 +122,111 @@ def test_a_broken_component_is_named_once(monkeypatch):
 
 
 def test_mmcv_missing(monkeypatch):
-    monkeypatch.setattr(doctor, '_owners', lambda module: [])
-    monkeypatch.setattr(doctor, '_import_error', lambda module: 'ModuleNotFoundError' if 'mmcv' in module else '')
-    (row,), (problem,) = doctor.operators()
+    monkeypatch.setattr(checks, '_owners', lambda module: [])
+    monkeypatch.setattr(checks, '_import_error', lambda module: 'ModuleNotFoundError' if 'mmcv' in module else '')
+    (row,), (problem,) = checks.operators()
     assert row.version == 'missing'
-    assert problem.fix == f"pip install '{doctor.LITE}'"
+    assert problem.fix == f"pip install '{checks.LITE}'"
 
 
 @pytest.mark.parametrize(('version', 'fine'), [('2.0.0', False), ('2.0.1', True), ('2.2.0', True), ('2.3.0rc1', False)])
-def test_mmcv_versions(monkeypatch, version, fine):
-    import mmcv
-
-    monkeypatch.setattr(mmcv, '__version__', version)
-    _, problems = doctor.operators()
+def test_mmcv_versions(answer, version, fine):
+    answer(operators=dict(version=version, patched=''))
+    _, problems = checks.operators()
     assert fine == (not any(problem.text.startswith(f'mmcv {version} is installed') for problem in problems))
 
 
 @pytest.mark.parametrize(
-    ('note', 'remark', 'number'),
+    ('patched', 'remark', 'number'),
     [
-        (None, 'compiled mmcv', 0),
+        ('', 'compiled mmcv', 0),
         ('mmcv has no compiled operators; ...', 'stand-in from torch and torchvision', 0),
         ("mmcv 2.1.0's compiled operators cannot be loaded with torch 2.14", 'stand-in from torch and torchvision', 1),
     ],
 )
-def test_where_operators_come_from(monkeypatch, note, remark, number):
-    monkeypatch.delitem(compat.applied, 'operators', raising=False)
-    if note:
-        monkeypatch.setitem(compat.applied, 'operators', note)
-    monkeypatch.setattr(doctor, '_import_error', lambda module: '')
-    (row,), problems = doctor.operators()
+def test_where_operators_come_from(answer, patched, remark, number):
+    answer(operators=dict(version='2.1.0', patched=patched))
+    (row,), problems = checks.operators()
     assert row.remark == remark
     assert len(problems) == number
     assert all('mmcv-lite' in problem.fix for problem in problems)
 
 
-def test_gpus(monkeypatch):
-    cards = [SimpleNamespace(name='H200', total_memory=139 * 2**30, major=9, minor=0)]
-    cards.append(SimpleNamespace(name='P100', total_memory=16 * 2**30, major=6, minor=0))
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: len(cards))
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(torch.cuda, 'get_device_properties', cards.__getitem__)
-    monkeypatch.setattr(doctor, '_gpu_error', lambda index: ['', 'no kernel image is available'][index])
-    (cpu, one, two), (problem,) = doctor.devices()
+def test_operators_that_cannot_be_imported(answer):
+    answer(operators=dict(error='ImportError: undefined symbol'))
+    (row,), (problem,) = checks.operators()
+    assert (row.version, row.remark) == ('missing', 'ImportError: undefined symbol')
+    assert problem.text == "mmcv's operators cannot be imported: ImportError: undefined symbol"
+
+
+def test_gpus(answer):
+    h200 = dict(name='H200', gib=139.4, capability=[9, 0], error='')
+    p100 = dict(name='P100', gib=16, capability=[6, 0], error='no kernel image is available')
+    answer(devices=dict(bf16='AMX', gpus=[h200, p100], available=True, built_for='13.0'))
+    (cpu, one, two), (problem,) = checks.devices()
     assert cpu.what == 'CPU'
-    assert 'bfloat16' in cpu.remark
+    assert 'bfloat16 (AMX)' in cpu.remark
     assert (one.what, one.version, one.remark) == ('GPU 0', '139 GiB', 'H200: float32, float16, bfloat16')
     assert two.remark == 'P100: cannot be used'
     assert 'no kernel image' in problem.text
     assert 'compute capability 6.0' in problem.fix
 
 
+def test_gpus_are_listed_as_torch_sees_them(monkeypatch):
+    cards = [SimpleNamespace(name='H200', total_memory=139 * 2**30, major=9, minor=0)]
+    cards.append(SimpleNamespace(name='P100', total_memory=16 * 2**30, major=6, minor=0))
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', cards.__getitem__)
+    monkeypatch.setattr(probes, '_gpu_error', lambda index: ['', 'no kernel image is available'][index])
+    assert probes.devices()['gpus'] == [
+        dict(name='H200', gib=139, capability=[9, 0], error=''),
+        dict(name='P100', gib=16, capability=[6, 0], error='no kernel image is available'),
+    ]
+
+
 @pytest.mark.parametrize(('cuda', 'said'), [(None, 'built for CPUs'), ('13.0', 'built for CUDA 13.0 and sees no GPU')])
-def test_a_gpu_that_torch_does_not_see(monkeypatch, cuda, said):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    monkeypatch.setattr(doctor.shutil, 'which', lambda name: '/usr/bin/nvidia-smi')
-    monkeypatch.setattr(torch.version, 'cuda', cuda)
-    (problem,) = doctor._unusable_gpu()
+def test_a_gpu_that_torch_does_not_see(monkeypatch, answer, cuda, said):
+    answer(devices=dict(bf16='', gpus=[], available=False, built_for=cuda))
+    monkeypatch.setattr(checks.shutil, 'which', lambda name: '/usr/bin/nvidia-smi')
+    _, (problem,) = checks.devices()
     assert said in problem.text
 
 
-def test_a_failing_main_job_is_fatal(monkeypatch, capsys):
+def test_an_error_of_a_probe_has_its_place(monkeypatch):
     def fail():
         raise RuntimeError('no such operator')
 
-    monkeypatch.setattr(doctor, '_train_one_step', fail)
-    monkeypatch.setattr(doctor, 'CHECKS', (doctor.python, doctor.main_job))
-    assert doctor.main() == 1
+    monkeypatch.setattr(probes, '_train_one_step', fail)
+    answer = probes.run('main_job')
+    assert answer['error'] == 'RuntimeError: no such operator'
+    assert 'test_doctor.py:' in answer['where']
+    assert probes.run('import:no_such_module')['error'] == "ModuleNotFoundError: No module named 'no_such_module'"
+
+
+def test_a_failing_main_job_is_fatal(monkeypatch, capsys, answer):
+    answer(main_job=dict(error='RuntimeError: no such operator', where='mmcv/ops/nms.py:3'))
+    monkeypatch.setattr(checks, 'CHECKS', (checks.python, checks.main_job))
+    assert main() == 1
     out = capsys.readouterr().out
-    assert 'RuntimeError: no such operator' in out
-    assert 'test_doctor.py' in out
+    assert 'RuntimeError: no such operator (mmcv/ops/nms.py:3)' in out
     assert 'mmdet==3.3.0' in out
+    assert 'HYBRID_BACKBONES_COMPAT' not in out
     assert out.endswith('does NOT work here.\n')
 
 
+def test_switched_off_patches_are_named(monkeypatch, answer):
+    monkeypatch.setenv('HYBRID_BACKBONES_COMPAT', '0')
+    answer(main_job=dict(error='ModuleNotFoundError: mmcv._ext'))
+    (row,), _ = checks.patches()
+    assert 'HYBRID_BACKBONES_COMPAT=0' in row.remark
+    _, (problem,) = checks.main_job()
+    assert problem.fix.startswith('unset HYBRID_BACKBONES_COMPAT, or ')
+
+
 def test_other_problems_are_not(monkeypatch, capsys):
-    rows, problem = [doctor.Row('tool', '1.0')], doctor.Problem('tool 1.0 is old', "pip install 'tool>=2'")
-    monkeypatch.setattr(doctor, 'CHECKS', (lambda: (rows, [problem]),))
-    assert doctor.main() == 0
+    rows, problem = [checks.Row('tool', '1.0')], checks.Problem('tool 1.0 is old', "pip install 'tool>=2'")
+    monkeypatch.setattr(checks, 'CHECKS', (lambda: (rows, [problem]),))
+    assert main() == 0
     assert capsys.readouterr().out == (
         "tool  1.0\n\nProblem 1: tool 1.0 is old\n  Fix: pip install 'tool>=2'\n\nTraining a detector works here.\n"
     )
@@ -211,11 +246,34 @@ def test_the_command_here():
     assert done.stdout.endswith('Training a detector works here.\n')
 
 
-@pytest.mark.parametrize('module', ['torch', 'mmdet'])
-def test_the_command_where_a_component_is_broken(tmp_path, module):
-    (tmp_path / f'{module}.py').write_text('raise ImportError("built for another machine")\n')
+def test_a_crash_ends_one_probe_and_no_other(tmp_path, monkeypatch):
+    (tmp_path / 'crashes.py').write_text('import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n')
+    (tmp_path / 'exits.py').write_text('import os; os._exit(3)\n')
+    (tmp_path / 'prints.py').write_text('print("{}")\n')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    modules = ('json', 'crashes', 'exits', 'prints', 'absent')
+    found = [answers(*(f'import:{module}' for module in modules))[f'import:{module}'] for module in modules]
+    assert found[:4] == [
+        {},
+        dict(error='the interpreter crashed with SIGSEGV'),
+        dict(error='the interpreter exited with status 3'),
+        {},
+    ]
+    assert found[4]['error'].startswith('ModuleNotFoundError')
+
+
+@pytest.mark.parametrize(
+    ('module', 'code', 'said'),
+    [
+        ('torch', 'raise ImportError("built for another machine")', 'ImportError: built for another machine'),
+        ('torch', 'import os; os.abort()', 'the interpreter crashed with SIGABRT'),
+        ('mmdet', 'raise ImportError("built for another machine")', 'ImportError: built for another machine'),
+    ],
+)
+def test_the_command_where_a_component_is_broken(tmp_path, module, code, said):
+    (tmp_path / f'{module}.py').write_text(f'{code}\n')
     done = _command(PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stderr) == (1, '')
     assert f'{module} ' in done.stdout
-    assert done.stdout.count('cannot be imported: ImportError: built for another machine\n  Fix: pip install') == 1
+    assert done.stdout.count(f'cannot be imported: {said}\n  Fix: pip install') == 1
     assert done.stdout.endswith('does NOT work here.\n')

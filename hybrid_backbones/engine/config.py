@@ -1,4 +1,4 @@
-"""From a config file and the command line's wishes to the config that runs."""
+"""From a config file and the options of the command line to the config that runs."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from ..datasets.roots import set_data_root
 from .checkpoint import latest_checkpoint
-from .safeguards import add_safeguards, move_drop_last
+from .safeguards import add_safeguards, complete_safeguards
 
 _DTYPES = {'auto': None, 'fp16': 'float16', 'bf16': 'bfloat16'}
 # Where launchers say how many processes there are.
@@ -85,7 +85,7 @@ def load_config(
     add_safeguards(cfg)
     if options:
         cfg.merge_from_dict(options)
-    move_drop_last(cfg)
+    complete_safeguards(cfg)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
     if cfg.get('embedded_data') == 'shapes':

@@ -1,7 +1,6 @@
-"""What protects a run of any config: exact resuming, no loss that is not finite, whole checkpoints, errors with names.
+"""What protects a run of any config: exact resuming, a check for finite losses, whole checkpoints, clear errors.
 
-Added before the command line's `--cfg-options`, so that each can be switched off there: `custom_hooks=[]`,
-`default_hooks.checkpoint.type=CheckpointHook`, `train_dataloader.batch_sampler=None` and so on.
+Added before the command line's `--cfg-options`, so that each can be switched off there; docs/training.md lists how.
 """
 
 import torch
@@ -11,7 +10,7 @@ from ..datasets.roots import dataloaders, walk
 
 # configs/_base_/runtime.py has the same list, for those who train by mmdet's or mmseg's own tools.
 HOOKS = [
-    # Every random draw of training becomes a function of (seed, iteration), so that a resumed run repeats the unbroken.
+    # Every random draw of training is a function of (seed, iteration), so that a resumed run equals an unbroken one.
     dict(type='ReproducibleRunHook'),
     dict(type='CheckFiniteLossHook'),
     dict(type='FixedStatisticsHook'),
@@ -21,7 +20,7 @@ _LOADING = ('LoadImageFromFile', 'LoadAnnotations')
 
 
 def add_safeguards(cfg: Config) -> None:
-    """Give a config, which may be mmdet's, mmseg's or the user's own, what ours inherit; nothing twice."""
+    """Add to a config of mmdet, mmseg or the user what ours inherit; nothing twice."""
     hooks = cfg.setdefault('default_hooks', {})
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
     if checkpoint and checkpoint['type'] == 'CheckpointHook':
@@ -30,12 +29,10 @@ def add_safeguards(cfg: Config) -> None:
     present = {hook['type'] for hook in custom}
     cfg.custom_hooks = custom + [dict(hook) for hook in HOOKS if hook['type'] not in present]
     if not torch.cuda.is_available() and hooks.get('logger'):
-        # An iteration takes seconds on a CPU: fifty of them would pass without a word.
+        # An iteration takes seconds on a CPU: fifty of them would pass without a line in the log.
         hooks['logger']['interval'] = min(hooks['logger'].get('interval', 10), 10)
     if cfg.get('train_dataloader'):
         _seed_samples(cfg.train_dataloader)
-    for loader in dataloaders(cfg).values():
-        walk(loader, _explain_loading)
 
 
 def _seed_samples(loader: dict) -> None:
@@ -45,8 +42,17 @@ def _seed_samples(loader: dict) -> None:
         loader['batch_sampler'] = dict(type='ResumableBatchSampler', batch_sampler=grouping)
 
 
-def move_drop_last(cfg: Config) -> None:
-    """`train_dataloader.drop_last` to the batch sampler, with which alone PyTorch takes it."""
+def complete_safeguards(cfg: Config) -> None:
+    """What depends on the command line's `--cfg-options`: called after them."""
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.pop('enabled', True)]
+    _move_drop_last(cfg)
+    if cfg.get('explain_loading', True):
+        for loader in dataloaders(cfg).values():
+            walk(loader, _explain_loading)
+
+
+def _move_drop_last(cfg: Config) -> None:
+    """Move `train_dataloader.drop_last` to the batch sampler: PyTorch takes no other with one."""
     loader = cfg.get('train_dataloader') or {}
     if 'drop_last' in loader and (loader.get('batch_sampler') or {}).get('type') == 'ResumableBatchSampler':
         loader['batch_sampler']['drop_last'] = loader.pop('drop_last')

@@ -1,11 +1,12 @@
 """What the command lines make of a config."""
 
+import argparse
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 from hybrid_backbones.engine.config import (
     check_work_dir,
@@ -104,8 +105,8 @@ def test_other_formats_are_named_with_their_line(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['mask-rcnn_r50_fpn_1x_coco', 'configs'])
-def test_any_config_is_made_safe(name, tmp_path):
-    """mmdet's own config, and ours, end with the same protections, each once."""
+def test_safeguards_are_added_to_any_config(name, tmp_path):
+    """mmdet's own config and ours end with the same safeguards, each once."""
     path = tmp_path / 'upstream.py'
     path.write_text(f"_base_ = 'mmdet::mask_rcnn/{name}.py'" if name != 'configs' else f"_base_ = '{DET}'")
     cfg = load_config(path, options={'train_dataloader.drop_last': True} if name != 'configs' else None)
@@ -122,6 +123,40 @@ def test_any_config_is_made_safe(name, tmp_path):
         loading = [transform['transform']['type'] for transform in pipeline if 'transform' in transform]
         assert loading == ['LoadImageFromFile', 'LoadAnnotations']
         assert not any(transform['type'].startswith('Load') and 'transform' not in transform for transform in pipeline)
+
+
+def cfg_options(*words: str) -> dict:
+    """As tools/train.py parses them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return parser.parse_args(['--cfg-options', *words]).cfg_options
+
+
+@pytest.mark.parametrize(
+    ('option', 'key'),
+    [
+        ('custom_hooks=[]', 'custom_hooks'),
+        ('custom_hooks.0.enabled=False', 'ReproducibleRunHook'),
+        ('custom_hooks.1.enabled=False', 'CheckFiniteLossHook'),
+        ('custom_hooks.2.enabled=False', 'FixedStatisticsHook'),
+        ('default_hooks.checkpoint.type=CheckpointHook', 'SafeCheckpointHook'),
+        ('train_dataloader.batch_sampler=None', 'ResumableBatchSampler'),
+        ('explain_loading=False', 'LoadFromFileOrExplain'),
+    ],
+)
+def test_each_safeguard_can_be_switched_off(option, key):
+    before, cfg = load_config(DET), load_config(DET, options=cfg_options(option))
+    if key == 'custom_hooks':
+        assert before.custom_hooks and cfg.custom_hooks == []
+        return
+    assert f"'{key}'" in str(before.to_dict())
+    assert f"'{key}'" not in str(cfg.to_dict())
+    assert len(cfg.custom_hooks) == 3 - option.startswith('custom_hooks')
+
+
+def test_options_reach_the_transforms_that_read_files():
+    cfg = load_config(DET, options=cfg_options('train_dataloader.dataset.pipeline.0.to_float32=True'))
+    assert cfg.train_dataloader.dataset.pipeline[0]['transform']['to_float32'] is True
 
 
 def test_cpu_runs_report_more_often(monkeypatch):

@@ -1,26 +1,25 @@
-"""`python -m hybrid_backbones.doctor`: what is installed here, whether it works together, how to mend what does not.
+"""The checks. Each returns rows of the table and problems; the last ones train Mask R-CNN for one step.
 
-Every check returns rows of the table and problems; the last one trains Mask R-CNN for one step. Exit status 1 if that
-fails. Only the standard library is imported at the top: this runs where everything else is missing.
+Only the standard library is imported at the top: this runs where everything else is missing. What may fail when it is
+imported or run is asked of :mod:`.probes`, in a process of its own.
 """
 
-import contextlib
 import functools
 import importlib.machinery
 import importlib.util
-import io
 import os
 import platform
 import re
 import shutil
 import sys
-import time
-import traceback
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from .. import compat
+from .isolated import answers
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ COMPONENTS = {
     'pycocotools': 'COCO masks and metrics',
     'safetensors': 'checkpoint files',
 }
+PROBES = (*(f'import:{module}' for module in COMPONENTS), 'operators', 'devices', 'main_job', 'patches')
 MODULES = {'mmsegmentation': 'mmseg'}
 # Releases (first, first no more) that the Python code of mmdet 3 and mmsegmentation 1 works with.
 MMCV_RANGE = '2.0.1', '2.3'
@@ -125,105 +125,73 @@ def operators() -> Findings:
         missing = [] if _owners('mmcv') else [Problem('mmcv is missing', f"pip install '{LITE}'")]
         return [Row('operators', 'missing', error)], missing
     problems = []
-    version = importlib.import_module('mmcv').__version__
-    first, end = MMCV_RANGE
+    found = _ask('operators')
+    if error := found.get('error', ''):
+        if not _import_error('torch'):
+            problems.append(Problem(f"mmcv's operators cannot be imported: {error}", f"pip install '{LITE}'"))
+        return [Row('operators', 'missing', error)], problems
+    version, (first, end) = found['version'], MMCV_RANGE
     if not _release(first) <= _release(version) < _release(end):
         text = f'mmcv {version} is installed, {first} or newer and older than {end} is needed'
         problems.append(Problem(text, f"pip install '{LITE}'"))
-    error = _import_error('mmcv.ops')
-    if error and not _import_error('torch'):
-        problems.append(Problem(f"mmcv's operators cannot be imported: {error}", f"pip install '{LITE}'"))
-    if error:
-        return [Row('operators', 'missing', error)], problems
-    from .compat import applied
-
-    if 'operators' not in applied:
+    if not found['patched']:
         return [Row('operators', version, 'compiled mmcv')], problems
-    if 'cannot be loaded' in applied['operators']:
+    if 'cannot be loaded' in found['patched']:
         fix = f"pip uninstall -y mmcv && pip install '{LITE}', or rebuild it: see docs/install.md"
-        problems.append(Problem(applied['operators'], fix))
+        problems.append(Problem(found['patched'], fix))
     return [Row('operators', _version('torchvision') or '', 'stand-in from torch and torchvision')], problems
 
 
 def devices() -> Findings:
+    """What the CPU and each GPU can do."""
     if _import_error('torch'):
         return [], []
-    from torch import cuda
-
-    from .compat.amp import bf16_instructions
-
-    unit = bf16_instructions()
-    bf16 = f'bfloat16 ({unit})' if unit else 'bfloat16 emulated, slower than float32'
+    found = _ask('devices')
+    if 'error' in found:
+        return [], [Problem(f'torch cannot list its devices: {found["error"]}', 'reinstall torch and the GPU driver')]
+    bf16 = f'bfloat16 ({found["bf16"]})' if found['bf16'] else 'bfloat16 emulated, slower than float32'
     rows = [Row('CPU', f'{os.cpu_count()} cores', f'{_cpu_name()}: float32, {bf16}')]
-    problems = _unusable_gpu()
-    for index in range(cuda.device_count()):
-        device = cuda.get_device_properties(index)
-        size = f'{device.total_memory / 2**30:.0f} GiB'
-        error = _gpu_error(index)
-        precision = 'float32, float16' + (', bfloat16' if device.major >= 8 else '')
-        rows.append(Row(f'GPU {index}', size, f'{device.name}: {"cannot be used" if error else precision}'))
-        if error:
-            fix = f'install a torch that supports compute capability {device.major}.{device.minor}'
-            problems.append(Problem(f'GPU {index} ({device.name}) fails on the first operation: {error}', fix))
+    problems = [] if found['available'] else _unusable_gpu(found['built_for'])
+    for index, gpu in enumerate(found['gpus']):
+        major, minor = gpu['capability']
+        precision = 'float32, float16' + (', bfloat16' if major >= 8 else '')
+        remark = f'{gpu["name"]}: {"cannot be used" if gpu["error"] else precision}'
+        rows.append(Row(f'GPU {index}', f'{gpu["gib"]:.0f} GiB', remark))
+        if gpu['error']:
+            fix = f'install a torch that supports compute capability {major}.{minor}'
+            problems.append(Problem(f'GPU {index} ({gpu["name"]}) fails on the first operation: {gpu["error"]}', fix))
     return rows, problems
+
+
+def _unusable_gpu(built_for: str | None) -> list[Problem]:
+    if shutil.which('nvidia-smi') is None:
+        return []
+    if built_for is None:
+        return [Problem('an NVIDIA driver is here, and this torch is built for CPUs', 'install a CUDA build of torch')]
+    text = f'torch is built for CUDA {built_for} and sees no GPU, though there is an NVIDIA driver'
+    return [Problem(text, 'update the driver, or install a torch built for the CUDA version that nvidia-smi shows')]
 
 
 def main_job() -> Findings:
     """Train Mask R-CNN for one step."""
-    start = time.perf_counter()
-    try:
-        with _quiet():
-            _train_one_step()
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        text = f'Mask R-CNN cannot be trained: {_say(error)} ({where.filename}:{where.lineno})'
-        return [Row('Mask R-CNN', '', 'cannot be trained')], [
-            Problem(text, f'mend the problems above; if there are none: pip install {TESTED}', fatal=True)
-        ]
-    return [Row('Mask R-CNN', '', f'one training step with Conv2Former-N: {time.perf_counter() - start:.1f} s')], []
+    found = _ask('main_job')
+    if 'error' not in found:
+        remark = f'one training step with Conv2Former-N: {found["seconds"]:.1f} s'
+        return [Row('Mask R-CNN', '', remark)], []
+    where = f' ({found["where"]})' if 'where' in found else ''
+    fix = f'fix the problems above; if there are none: pip install {TESTED}'
+    if not compat.enabled():
+        fix = f'unset {compat.SWITCH}, or {fix}'
+    problem = Problem(f'Mask R-CNN cannot be trained: {found["error"]}{where}', fix, fatal=True)
+    return [Row('Mask R-CNN', '', 'cannot be trained')], [problem]
 
 
-def mended() -> Findings:
-    if _import_error('torch'):
-        return [], []
-    from .compat import applied
-
-    return [Row('mended', piece, message) for piece, message in applied.items()], []
-
-
-def _train_one_step() -> None:
-    import torch
-    from mmdet.registry import MODELS
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-    from mmdet.utils import register_all_modules
-    from mmengine.config import Config
-    from mmengine.structures import InstanceData
-
-    importlib.import_module('hybrid_backbones.backbones')
-    register_all_modules()
-    config = Config.fromstring("_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'", '.py').model
-    config.backbone = dict(type='Conv2Former', arch='nano')
-    config.neck.in_channels = [64, 128, 256, 512]
-    config.train_cfg.rcnn.sampler.num = 16  # RoIs: enough to pass through every head
-    model = MODELS.build(config).train()
-    sample = DetDataSample(metainfo=dict(img_shape=(128, 128), ori_shape=(128, 128), scale_factor=(1.0, 1.0)))
-    sample.gt_instances = InstanceData(
-        bboxes=torch.tensor([[16.0, 16.0, 80.0, 80.0]]),
-        labels=torch.tensor([0]),
-        masks=BitmapMasks([_square()], 128, 128),
-    )
-    batch = model.data_preprocessor(dict(inputs=[torch.zeros(3, 128, 128)], data_samples=[sample]), training=True)
-    loss, _ = model.parse_losses(model(**batch, mode='loss'))
-    loss.backward()
-
-
-def _square():
-    import numpy as np
-
-    mask = np.zeros((128, 128), np.uint8)
-    mask[16:80, 16:80] = 1
-    return mask
+def patches() -> Findings:
+    """What `hybrid_backbones.compat` patched on the way, or that it is switched off."""
+    if not compat.enabled():
+        return [Row('patched', 'nothing', f'{compat.SWITCH}=0 in the environment leaves OpenMMLab as it is')], []
+    found = _ask('patches')
+    return [Row('patched', name, message) for name, message in found.items() if name != 'error'], []
 
 
 @functools.cache
@@ -271,28 +239,13 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-@functools.cache
+def _ask(probe: str) -> dict[str, Any]:
+    return answers(*PROBES)[probe]
+
+
 def _import_error(module: str) -> str:
     """Why `module` cannot be imported; empty where it can."""
-    try:
-        with _quiet():
-            importlib.import_module(module)
-    except Exception as error:
-        return _say(error)
-    return ''
-
-
-def _say(error: Exception) -> str:
-    return f'{type(error).__name__}: {str(error).strip() or "no message"}'
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the chatter of libraries; the table comes from this module alone."""
-    sink = io.StringIO()
-    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        yield
+    return _ask(f'import:{module}').get('error', '')
 
 
 def _cpu_name() -> str:
@@ -301,49 +254,6 @@ def _cpu_name() -> str:
     return next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), platform.machine())
 
 
-def _unusable_gpu() -> list[Problem]:
-    import torch
-
-    if torch.cuda.is_available() or shutil.which('nvidia-smi') is None:
-        return []
-    if torch.version.cuda is None:
-        return [Problem('an NVIDIA driver is here, and this torch is built for CPUs', 'install a CUDA build of torch')]
-    text = f'torch is built for CUDA {torch.version.cuda} and sees no GPU, though there is an NVIDIA driver'
-    return [Problem(text, 'update the driver, or install a torch built for the CUDA version that nvidia-smi shows')]
-
-
-def _gpu_error(index: int) -> str:
-    import torch
-
-    try:
-        (torch.ones(1, device=f'cuda:{index}') + 1).item()
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
-    return ''
-
-
 CHECKS: tuple[Callable[[], Findings], ...] = (
-    python, components, requirements, duplicates, operators, devices, main_job, mended,
+    python, components, requirements, duplicates, operators, devices, main_job, patches,
 )  # fmt: skip
-
-
-def show(rows: list[Row], problems: list[Problem]) -> str:
-    """The table, the problems with their fixes, and the verdict."""
-    widths = [max(len(getattr(row, column)) for row in rows) for column in ('what', 'version')]
-    lines = [f'{row.what:{widths[0]}}  {row.version:{widths[1]}}  {row.remark}'.rstrip() for row in rows]
-    for number, problem in enumerate(problems, 1):
-        lines += ['', f'Problem {number}: {problem.text}', f'  Fix: {problem.fix}']
-    broken = any(problem.fatal for problem in problems)
-    verdict = 'Training a detector from a config does NOT work here.' if broken else 'Training a detector works here.'
-    return '\n'.join([*lines, '', verdict])
-
-
-def main() -> int:
-    findings = [check() for check in CHECKS]
-    problems = [problem for _, found in findings for problem in found]
-    print(show([row for rows, _ in findings for row in rows], problems))
-    return int(any(problem.fatal for problem in problems))
-
-
-if __name__ == '__main__':
-    sys.exit(main())
