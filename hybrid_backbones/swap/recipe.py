@@ -32,8 +32,8 @@ def layer_decay(backbone: PyramidBackbone, segmentor: bool) -> dict[str, Any]:
     return dict(decay_type='layer_wise', decay_rate=0.7 if plain else 0.95, num_layers=num_layers)
 
 
-def adapt_optimizer(cfg: Config, model: nn.Module, segmentor: bool) -> list[str]:
-    """Change `cfg.optim_wrapper`, and schedulers that it is at odds with, to suit `model`.
+def adapt_optimizer(cfg: Config, model: Any, segmentor: bool) -> list[str]:
+    """Change `cfg.optim_wrapper`, and schedulers that do not fit it, to suit `model`, a detector or segmentor.
 
     Gradient clipping, accumulation and the type of the wrapper stay as they are.
 

@@ -216,4 +216,4 @@ def _expected(head: nn.Module, given: int | Sequence[int], channels: list[int]) 
         # Detectors' heads run on all levels alike.
         return channels[0] if isinstance(given, int) and len(set(channels)) == 1 else None
     chosen = [channels[i] for i in ([index] if isinstance(index, int) else index)]
-    return sum(chosen) if isinstance(given, int) else type(given)(chosen)
+    return sum(chosen) if isinstance(given, int) else list(chosen) if isinstance(given, list) else tuple(chosen)
