@@ -26,8 +26,8 @@ REQUIRES = [
     # mmsegmentation imports these two and declares neither.
     'ftfy',
     'regex',
-    # 82 removed pkg_resources, by which MMEngine finds `mmdet::` config bases. Our tools do without; mmdet's and mmseg's
-    # read the bases of a config before they import this package.
+    # 82 removed pkg_resources, by which MMEngine finds `mmdet::` config bases. Our tools need it not; those of
+    # mmdet and mmseg read the bases of a config before they import this package.
     'setuptools<82',
 ]
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-import hybrid_backbones  # noqa: F401  (mends OpenMMLab and registers the backbones)
+import hybrid_backbones  # noqa: F401  (patches OpenMMLab and registers the backbones)
 from hybrid_backbones.visualize import draw_curves, final_metrics, find_run, save_predictions
 
 

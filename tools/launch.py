@@ -12,7 +12,7 @@ from torch.distributed.run import parse_args, run
 
 
 def check_port(port: int) -> None:
-    """End with a word on what to do where another process listens."""
+    """End with advice where another process listens on the port."""
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -41,7 +41,7 @@ def describe(rank: int, failure: ProcessFailure) -> str:
         what = f'failed: {message}'
     return (
         f'The job has ended: rank {rank} (process {failure.pid}) {what}\nThe other processes were stopped. '
-        'Once the cause is mended, the same command with --resume continues from the last checkpoint.'
+        'Once the cause is fixed, the same command with --resume continues from the last checkpoint.'
     )
 
 

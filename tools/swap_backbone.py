@@ -4,7 +4,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to read a config)
+import hybrid_backbones  # noqa: F401  (first: it patches what MMEngine needs to read a config)
 from hybrid_backbones.swap import write_swapped
 
 

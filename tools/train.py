@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 from torch.distributed.elastic.multiprocessing.errors import record
 
-import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to read a config)
+import hybrid_backbones  # noqa: F401  (first: it patches what MMEngine needs to read a config)
 from hybrid_backbones.engine.run import train
 from hybrid_backbones.swap import swap_backbone
 

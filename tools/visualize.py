@@ -4,7 +4,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs to read a config)
+import hybrid_backbones  # noqa: F401  (first: it patches what MMEngine needs to read a config)
 from hybrid_backbones import visualize
 
 NETWORK = 'name of a backbone, such as conv2former_t, or a config file, whose backbone is taken'

@@ -9,7 +9,7 @@ python tools/weights.py convert downloads/tf_moat.tar.gz -o moat_0.safetensors
 import argparse
 import sys
 
-import hybrid_backbones  # noqa: F401  (first: it mends what MMEngine needs)
+import hybrid_backbones  # noqa: F401  (first: it patches what MMEngine needs)
 from hybrid_backbones.checkpoints import CheckpointError
 from hybrid_backbones.zoo.describe import check, describe, save_converted, table
 

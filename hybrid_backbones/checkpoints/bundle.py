@@ -46,7 +46,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
 
 
 def read_bundle(index: Path) -> dict[str, Tensor]:
-    """Variables by name of a TensorFlow checkpoint, those that are numbers.
+    """Numeric variables of a TensorFlow checkpoint by name.
 
     Args:
         index: `NAME.index`; `NAME.data-00000-of-00001` and its like lie beside it.
@@ -97,11 +97,11 @@ def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
 
 
 def _block(table: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Entries of a block; each key leaves out what it has in common with the one before."""
+    """Entries of a block; each key is stored without the prefix that it shares with the one before."""
     block, kind = table[start : start + size], table[start + size : start + size + 1]
     if kind != b'\0':
         raise ValueError('the index is compressed, or cut short')
-    # At the end, the places where keys are whole, four bytes each, and how many of these there are.
+    # The block ends with the offsets of its uncompressed keys, four bytes each, and their number.
     end = len(block) - 4 - 4 * int.from_bytes(block[-4:], 'little')
     position, key = 0, b''
     while position < end:

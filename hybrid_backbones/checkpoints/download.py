@@ -1,4 +1,4 @@
-"""Files in torch.hub's folder: fetched whole or not at all, and the same ever after."""
+"""Files in torch.hub's folder: downloaded completely or not at all, and verified at every use."""
 
 import hashlib
 import http.client
@@ -15,7 +15,7 @@ from .errors import CheckpointError
 
 TIMEOUT_S = 30
 _CHUNK = 2**20
-# Some hosts refuse Python's own name.
+# Some hosts refuse urllib's default user agent.
 _HEADERS = {'User-Agent': 'hybrid_backbones'}
 
 
@@ -25,7 +25,7 @@ def cache_folder() -> Path:
 
 
 def download(url: str, path: Path, check: Callable[[Path], None] = lambda path: None) -> None:
-    """Fetch a file with a progress bar.
+    """Download a file with a progress bar.
 
     Args:
         url: Of http or https.
@@ -61,12 +61,12 @@ def _fetch(url: str, path: Path, name: str) -> None:
 
 
 def record_of(path: Path) -> Path:
-    """Where the hash of a cached file is kept, which nobody published."""
+    """Where the hash of a cached file without a published hash is kept."""
     return path.with_name(f'{path.name}.sha256.json')
 
 
 def verify(file: Path, path: Path, published: str, origin: str) -> None:
-    """Hold a file to its published hash and to the one it had when it was first used, and record the latter.
+    """Compare a file with its published hash and with the hash at its first use, which is recorded.
 
     Args:
         file: What is checked.
@@ -90,7 +90,7 @@ def verify(file: Path, path: Path, published: str, origin: str) -> None:
 
 
 def check_hash(file: Path, path: Path, published: str, again: str) -> str:
-    """Hold a file to its published hash, or what is known of its beginning.
+    """Compare a file with its published hash, or with the known first digits of it.
 
     Args:
         file: What is checked.

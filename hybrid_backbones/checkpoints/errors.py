@@ -1,5 +1,5 @@
-"""What goes wrong with checkpoints."""
+"""Errors of checkpoints."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be had or read, or that is not of the network it is loaded into."""
+    """A checkpoint cannot be found or read, or is of another network than the one it is loaded into."""

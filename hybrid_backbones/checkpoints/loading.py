@@ -1,4 +1,4 @@
-"""Weights into a backbone or classifier, with an account of what matched."""
+"""Load weights into a backbone or classifier, and report what matched."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ class Loadable(Protocol):
 
     # How to rename keys of published files, as (pattern, replacement) for re.sub, in this order.
     checkpoint_renames: tuple[tuple[str, str], ...]
-    # Patterns of keys, after renaming, that the network has no use of.
+    # Patterns of keys, after renaming, that the network does not use.
     checkpoint_ignores: tuple[str, ...]
     # Prefixes of what dense prediction adds to a trunk, which no published file has.
     dense_only_prefixes: tuple[str, ...]
@@ -25,7 +25,7 @@ class Loadable(Protocol):
         """Tensors of a file before their keys are renamed, where published ones differ in more than names."""
 
     def checkpoint_advice(self, state: dict[str, Tensor]) -> str:
-        """What to do about a file that does not fit, whose renamed tensors these are."""
+        """Advice for a file that does not fit; `state` has its renamed tensors."""
 
     def state_dict(self, *, keep_vars: bool = ...) -> dict[str, Tensor]: ...
 
@@ -34,7 +34,7 @@ class Loadable(Protocol):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a checkpoint gave a network; counts are of numbers, keys of tensors."""
+    """What a checkpoint gave a network: parameter counts, and keys of tensors."""
 
     matched: int
     total: int

@@ -1,4 +1,4 @@
-"""The index of published files: what there is, where it is and which backbone it fits; `hybrid://NAME` anywhere.
+"""The index of published files: addresses, hashes, backbones. `hybrid://NAME` names one wherever a file is expected.
 
 The table is `published.json`, a line per file under the family that it is of; `tools/weights.py` lists and shows it.
 """
@@ -17,7 +17,7 @@ from .download import cache_folder, check_hash, download, verify
 from .errors import CheckpointError
 
 SCHEME = 'hybrid://'
-# Their links are to pages that a person has to click through.
+# Hosts whose links lead to pages that need a browser.
 _BROWSER_HOSTS = ('pan.baidu.com', '1drv.ms', 'drive.google.com', 'surfdrive.surf.nl')
 
 
@@ -67,12 +67,12 @@ class Published:
 
     @property
     def path(self) -> Path:
-        """Where it is, or belongs: in its package if that is installed, else in torch.hub's folder."""
+        """Path of the file: in its package if that is installed, else in torch.hub's folder."""
         return self.installed or cache_folder() / (self.file or Path(urlparse(self.url).path).name)
 
     @property
     def installed(self) -> Path | None:
-        """Where its package has it, None without one."""
+        """Path in its package, None where that is not installed."""
         if not self.package:
             return None
         try:
@@ -83,7 +83,7 @@ class Published:
 
     @property
     def by_hand(self) -> bool:
-        """Whether it is behind a page that needs a browser."""
+        """Whether the download needs a browser."""
         return urlparse(self.url).hostname in _BROWSER_HOSTS
 
 
@@ -130,7 +130,7 @@ def find_published(name: str) -> Published:
 
 
 def locate(name: str) -> Path:
-    """Path of a published file, downloaded if need be and held to its hash.
+    """Path of a published file, downloaded if need be, with its hash verified.
 
     Raises:
         CheckpointError: Unknown name; not there and to be fetched by hand or installed, which the message explains; not
@@ -139,7 +139,7 @@ def locate(name: str) -> Path:
     row = find_published(name)
     path = row.path
     if path == row.installed:
-        # Nothing is recorded beside it: what pip put there is pip's.
+        # No record is written into the folder of an installed package.
         check_hash(path, path, row.sha256, f"get it again by pip install --force-reinstall '{row.package}'")
     elif path.exists():
         verify(path, path, row.sha256, row.url)

@@ -24,7 +24,7 @@ NESTS = ('model_ema', 'model', 'state_dict', 'module')
 # Files of that name are of many networks.
 SHARED_NAMES = ('model.safetensors', 'pytorch_model.bin')
 
-# What wrappers put in front of every key: DistributedDataParallel, torch.compile.
+# Prefixes that wrappers give every key: DistributedDataParallel, torch.compile.
 WRAPPERS = ('module.', '_orig_mod.')
 
 # What is read.
@@ -59,7 +59,7 @@ def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
 
 
 def local_file(source: str) -> Path:
-    """Path of `source`, downloaded first where it is a URL: complete or not at all."""
+    """Path of `source`, downloaded first where it is a URL."""
     if source.startswith(SCHEME):
         return locate(source.removeprefix(SCHEME))
     if urlparse(source).scheme not in ('http', 'https'):
@@ -92,7 +92,7 @@ def _read(path: Path) -> Any:
         with weights_only(*HARMLESS):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch raises this for code and for noise alike; its first line says which.
+        # torch raises this for code and for damaged files; the first line of its message says which.
         reason = str(error).splitlines()[0]
         raise CheckpointError(
             f'{path} was not read: it is damaged, or holds objects that could run code when loaded ({reason}). '

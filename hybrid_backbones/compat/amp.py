@@ -1,4 +1,4 @@
-"""Mixed precision: MMEngine's `AmpOptimWrapper` refuses CPUs, where autocast works; mmdet rounds regions to 8 bits.
+"""Mixed precision: MMEngine's `AmpOptimWrapper` refuses CPUs, where autocast works; mmdet rounds regions to bf16.
 
 On a CPU bf16 is the default: it has the exponent range of fp32, so that gradients need no scaling.
 """
@@ -39,7 +39,7 @@ def _patch_wrapper(module: ModuleType) -> None:
         import torch
 
         if self.loss_scaler._device == 'cpu':
-            # MMEngine's autocast knows bfloat16 alone on CPUs.
+            # On CPUs MMEngine's autocast supports bfloat16 only.
             with super(cls, self).optim_context(model), torch.autocast('cpu', dtype=self.cast_dtype):
                 yield
         else:
@@ -48,7 +48,7 @@ def _patch_wrapper(module: ModuleType) -> None:
 
     def state_dict(self):
         state = original_state_dict(self)
-        # A scaler of a GPU, where such a run may be resumed, refuses an empty state.
+        # The run may be resumed on a GPU, whose scaler refuses an empty state.
         if not state['loss_scaler']:
             del state['loss_scaler']
         return state

@@ -1,6 +1,6 @@
-"""Act on a module when somebody imports it, without importing it ourselves.
+"""Act on a module when it is imported, without importing it here.
 
-One finder at the head of `sys.meta_path` serves every piece of `compat`. Modules that were imported before us (a config
+One finder at the head of `sys.meta_path` serves every patch of `compat`. Modules that were imported before us (a config
 naming hybrid_backbones in its `custom_imports` is read late) are handled at once by `after`.
 """
 

@@ -1,4 +1,4 @@
-"""Which patches acted on this machine, said once in the log of each run."""
+"""Which patches acted on this machine, reported once in the log of each run."""
 
 import logging
 from types import ModuleType

@@ -34,7 +34,7 @@ class _Loader:
         return make_module()
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is left to do: `create_module` returns a module that is already filled."""
+        """Do nothing: `create_module` returns a complete module."""
 
     def _say_broken(self, error: ImportError) -> None:
         import mmcv

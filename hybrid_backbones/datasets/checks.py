@@ -1,4 +1,4 @@
-"""Is the data that a config wants where it wants it? Asked before anything slow happens."""
+"""Check that the data of a config exist, before anything slow starts."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from mmengine.config import Config
 from .._tasks import is_segmentor
 from .roots import SPLITS, data_roots, dataloaders, walk
 
-# Of large sets only this many files are looked for, spread evenly; checking 118 000 takes minutes on network disks.
+# At most this many files of a set are checked, spread evenly: 118 000 would take minutes on network disks.
 _SAMPLE = 200
 
 _COCO = """COCO 2017 is expected as

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def encode_mask(mask: np.ndarray, crowd: bool = False) -> list[list[int]] | dict[str, Any]:
-    """COCO `segmentation` of a mask (H, W) bool: polygons where they can say it, run lengths for crowds and holes.
+    """COCO `segmentation` of a mask (H, W) bool: polygons where they can express it, run lengths for crowds and holes.
 
     COCO's polygons of one object are joined, so that none of them can cut a hole.
     """

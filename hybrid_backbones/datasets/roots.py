@@ -1,4 +1,4 @@
-"""Where the data of a config lie, and how to point it elsewhere."""
+"""Where the data of a config are, and how to point it elsewhere."""
 
 from collections.abc import Callable
 from typing import Any

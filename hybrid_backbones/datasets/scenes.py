@@ -13,7 +13,7 @@ import numpy as np
 CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 # The label map has one class more than there are kinds of objects, as ADE20K's has walls and sky.
 BACKGROUND = 'background'
-# A class is told by its outline. Its favourite hue (degrees) is a hint, right for nine shapes out of ten.
+# The outline determines the class; nine shapes out of ten also have the hue (degrees) of their class.
 HUES = dict(circle=0, square=220, triangle=120, star=55, ring=285, cross=175)
 STRAY_COLOUR = 0.1
 
@@ -44,7 +44,7 @@ class Scene:
 
 
 def draw_scene(size: int, *stream: int) -> Scene:
-    """Draw the scene of a random stream, such as `(seed, split, index)`; the last number also says what it shows.
+    """Draw the scene of a random stream, such as `(seed, split, index)`; the last number also selects its content.
 
     One scene in 32 has no object, and one in 16 has a crowd: small shapes of one class, annotated together.
 
@@ -63,7 +63,7 @@ def draw_scene(size: int, *stream: int) -> Scene:
 
 
 class _Canvas:
-    """A scene in the making: who owns each pixel (-1: background, -2: clutter, else index of an object)."""
+    """A scene being drawn, with the owner of each pixel (-1: background, -2: clutter, else index of an object)."""
 
     def __init__(self, size: int, random: Random) -> None:
         self.size = size
@@ -144,7 +144,7 @@ class _Canvas:
         self.image[mask] = self.random.randint(20, 236)
 
     def _paint(self, mask: np.ndarray, label: int) -> None:
-        """Fill with a colour that grows brighter to one side; the rim is darker, so that equal colours stay apart."""
+        """Fill with a colour that grows brighter to one side; a darker rim separates equal colours."""
         hue = HUES[CLASSES[label]] + self.random.randint(-12, 13)
         if self.random.random_sample() < STRAY_COLOUR:
             hue = self.random.randint(360)

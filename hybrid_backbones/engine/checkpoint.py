@@ -1,4 +1,4 @@
-"""Checkpoints that a kill cannot damage: written whole or not at all, and never the only good one deleted first."""
+"""Checkpoints that a killed process cannot damage: written atomically, old ones deleted last."""
 
 import logging
 import re
@@ -99,7 +99,7 @@ class SafeCheckpointHook(CheckpointHook):
                 )
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        outdated = self._count_in(runner, step)
+        outdated = self._add_to_kept(runner, step)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -122,13 +122,13 @@ class SafeCheckpointHook(CheckpointHook):
         elif outdated is not None and self.file_backend.isdir(outdated):  # DeepSpeed's are folders
             self.file_backend.rmtree(outdated)
 
-    def _count_in(self, runner: Runner, step: int) -> str | None:
+    def _add_to_kept(self, runner: Runner, step: int) -> str | None:
         """Count the checkpoint of `step` among those to keep; returns the one that it replaces."""
         kept = getattr(self, 'keep_ckpt_ids', None)
         if kept is None or (kept and kept[-1] == step):  # the latter: written again, to note the best
             return None
         first = kept[0] if len(kept) == self.max_keep_ckpts else None
-        kept.append(step)  # drops the first where there is no more room
+        kept.append(step)  # a full deque drops its first
         runner.message_hub.update_info('keep_ckpt_ids', list(kept))
         return None if first is None else self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(first))
 

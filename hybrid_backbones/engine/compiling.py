@@ -10,7 +10,7 @@ from .model_checks import unwrap
 
 
 def check_compiler(backend: str) -> None:
-    """Compile a line of code, so that a missing compiler is said now and not in the middle of the first iteration.
+    """Compile a line of code, so that a missing compiler is reported now and not in the first iteration.
 
     Raises:
         RuntimeError: It does not compile here; the message says what to install.
@@ -34,7 +34,7 @@ def check_compiler(backend: str) -> None:
 
 
 def compile_parts(model: nn.Module, backend: str = 'inductor') -> list[str]:
-    """Compile a detector's or segmentor's backbone and neck in place; names of weights stay what they are.
+    """Compile a detector's or segmentor's backbone and neck in place; names of weights stay the same.
 
     The first image size compiles for itself, the second for any size; a few more follow where layers pad.
 

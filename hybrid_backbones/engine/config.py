@@ -33,7 +33,7 @@ def read_config(path: str | Path, import_custom_modules: bool = True) -> Config:
         return Config.fromfile(path, import_custom_modules=import_custom_modules)
     except Exception as error:
         file, line = _place(error, path)
-        what = error.msg if isinstance(error, SyntaxError) else error  # its text would name no file
+        what = error.msg if isinstance(error, SyntaxError) else error  # str(error) would name a temporary file
         at_line = f', line {line}' if line else ''
         raise ValueError(f'cannot read the config {file}{at_line}: {type(error).__name__}: {what}') from error
 
@@ -78,7 +78,7 @@ def load_config(
         FileNotFoundError: No such config.
         ValueError: It cannot be read; the message names the file, its own or one that it inherits from, and the line.
     """
-    # What changes the config imports what it still needs.
+    # `change` imports what the changed config still needs.
     cfg = read_config(path, import_custom_modules=change is None)
     if change is not None:
         cfg = change(cfg)

@@ -17,7 +17,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def check_channels(model: nn.Module) -> None:
-    """Compare what the backbone puts out with what the neck, or the heads where there is no neck, take in.
+    """Compare the backbone's output channels with the input channels of the neck, or of the heads without a neck.
 
     Raises:
         ValueError: They differ; the message gives both and the line to write into the config.
@@ -101,7 +101,7 @@ def _listing(what: str, entries: list[str], limit: int = 4) -> str:
 
 @HOOKS.register_module()
 class StrictCheckpointHook(Hook):
-    """Refuses to go on with a checkpoint of another model, of which MMEngine would load the matching part.
+    """Refuse a checkpoint of another model, of which MMEngine would load the matching part.
 
     Args:
         unused: Prefixes of the checkpoint's entries that this model does without.

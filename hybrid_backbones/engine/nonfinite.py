@@ -1,4 +1,4 @@
-"""Where NaN or infinity comes from: asked once, when a loss is not finite, so that it costs nothing before."""
+"""Find where NaN or infinity comes from, once a loss is not finite; costs nothing before."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +17,7 @@ def is_finite(values: Any) -> bool:
 
 
 def first_nonfinite(model: nn.Module, forward: Callable[[], Any]) -> str:
-    """The first of a model's modules that puts out NaN or infinity while `forward()` runs, in words.
+    """The first of a model's modules that returns NaN or infinity while `forward()` runs, in words.
 
     Args:
         model: The model. A module counts when it is called as such, not when one of its methods is.

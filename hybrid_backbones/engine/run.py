@@ -131,7 +131,7 @@ def _build(cfg: Config) -> Runner:
 
 
 def _summarise(runner: Runner, written: dict[str, Any]) -> None:
-    """Say where everything is, as the last lines that a user sees."""
+    """Log where everything was written, as the last lines of a run."""
     log_dir = Path(runner.log_dir)
     places = {
         'config': Path(runner.work_dir) / Path(runner.cfg.filename).name,

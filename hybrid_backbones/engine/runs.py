@@ -9,7 +9,7 @@ import numpy as np
 
 from .checkpoint import latest_checkpoint
 
-# Bookkeeping that the log carries beside losses and metrics.
+# Keys of the log other than losses and metrics.
 _NO_CURVE = ('base_lr', 'lr', 'data_time', 'time', 'grad_norm', 'memory', 'iter', 'epoch', 'step')
 _LOGS = '*/vis_data/scalars.json'
 
@@ -44,7 +44,7 @@ def read_scalars(path: str | Path) -> tuple[Curves, Curves]:
 
 
 def read_work_dir(work_dir: str | Path) -> tuple[Curves, Curves]:
-    """Curves of all runs of a work directory as those of one: what a resumed run did again counts, not what was lost.
+    """Curves of all runs of a work directory as those of one: repeated iterations replace the lost ones.
 
     Returns:
         (losses, metrics), each name -> (K, 2) of iteration and value, also where the run logs metrics by epoch.

@@ -65,7 +65,7 @@ class _Fetch:
 
 
 class _SeededSampler(Sampler):
-    """Gives each index of `sampler` the seed of its place in the run; `stream` tells processes' own samplers apart."""
+    """Gives each index of `sampler` the seed of its place in the run; processes differ in their `stream`."""
 
     def __init__(self, sampler: Sampler, stream: int) -> None:
         self.sampler = sampler
@@ -84,8 +84,8 @@ class _SeededSampler(Sampler):
         self.sampler.set_epoch(epoch)
 
 
-def _take_all(sampler: Sampler) -> None:
-    """Let MMEngine's sampler give the indices of all processes, in the order in which it deals them out."""
+def _use_indices_of_all_processes(sampler: Sampler) -> None:
+    """Make MMEngine's sampler give the indices of all processes, in the order in which it distributes them."""
     sampler.rank, sampler.world_size = 0, 1
     if isinstance(sampler, InfiniteSampler):
         sampler.indices = sampler._indices_of_rank()
@@ -119,7 +119,7 @@ class ResumableBatchSampler:
         self._rank, self._world_size, self._stream = 0, 1, get_rank()
         if isinstance(sampler, (DefaultSampler, InfiniteSampler)):
             self._rank, self._world_size, self._stream = sampler.rank, sampler.world_size, 0
-            _take_all(sampler)
+            _use_indices_of_all_processes(sampler)
         self._batches = self._group()
         self._skip = 0
         # PyTorch's protocol for fetching a batch at once, honoured wherever the data are read.
@@ -133,7 +133,7 @@ class ResumableBatchSampler:
         return DATA_SAMPLERS.build(self._grouping, default_args=arguments)
 
     def restart(self, seed: int, skip: int = 0) -> int:
-        """Begin anew with `seed` and without the first `skip` batches, whose data are not read.
+        """Start again with `seed`, without the first `skip` batches, whose data are not read.
 
         Returns:
             Number of passes over the data that were skipped as a whole.
@@ -174,7 +174,7 @@ class _Skipped:
 
 @HOOKS.register_module()
 class ReproducibleRunHook(Hook):
-    """Makes a resumed run repeat the unbroken one: same seed, same data, same dropped paths, same sampled RoIs.
+    """Make a resumed run equal an unbroken one: same seed, same data, same dropped paths, same sampled RoIs.
 
     The data part needs :class:`ResumableBatchSampler` in `train_dataloader`; without it only the iterations are seeded.
     """

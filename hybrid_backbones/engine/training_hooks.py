@@ -1,4 +1,4 @@
-"""Hooks that speak up before a run wastes time or writes worthless checkpoints."""
+"""Hooks that stop a run, or warn, before it wastes time or writes worthless checkpoints."""
 
 import logging
 import math
@@ -19,23 +19,23 @@ from .sampling import seed_iteration
 
 
 def batch_images(data_batch: Any) -> list[str]:
-    """Files that a batch was read from, as far as its samples tell."""
+    """Files that a batch was read from, of the samples that name theirs."""
     samples = data_batch.get('data_samples', []) if isinstance(data_batch, dict) else []
     return [str(path) for sample in samples if (path := getattr(sample, 'img_path', None))]
 
 
 @HOOKS.register_module()
 class CheckFiniteLossHook(Hook):
-    """Ends training at the first loss that is not finite, before it reaches the weights, and says where it comes from.
+    """End training at the first loss that is not finite, before it reaches the weights, and report its origin.
 
     mmdet's CheckInvalidLossHook looks at one iteration in fifty. MMEngine brings each loss to the CPU in every
-    iteration anyway, for its log, so that looking at each costs nothing more. The search for the module is a second
-    forward pass over the same batch, with the same random draws, that only a loss which is not finite causes.
+    iteration anyway, for its log, so that checking each costs nothing more. The module is found by a second forward
+    pass over the same batch with the same random draws, after a loss that is not finite only.
     """
 
     def before_train(self, runner: Runner) -> None:
         wrapper = runner.optim_wrapper
-        if not isinstance(wrapper, OptimWrapper):  # several optimizers; after_train_iter still looks
+        if not isinstance(wrapper, OptimWrapper):  # several optimizers; after_train_iter still checks
             return
         update = wrapper.update_params
 
@@ -81,7 +81,7 @@ class CheckFiniteLossHook(Hook):
 
 
 def unset_statistics(model: nn.Module) -> list[str]:
-    """Names of the BatchNorms that are to keep their statistics in training, but have those of their construction."""
+    """Names of BatchNorms that keep their statistics in training, but still have the initial ones."""
     return [
         name
         for name, norm in model.train().named_modules()
@@ -95,7 +95,7 @@ def unset_statistics(model: nn.Module) -> list[str]:
 
 @HOOKS.register_module()
 class FixedStatisticsHook(Hook):
-    """Warns of `norm_eval=True` or frozen stages without weights: BatchNorm would normalise nothing."""
+    """Warn of `norm_eval=True` or frozen stages without loaded weights: BatchNorm would not normalise."""
 
     def before_train(self, runner: Runner) -> None:
         if names := unset_statistics(runner.model):

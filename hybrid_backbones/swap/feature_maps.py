@@ -1,4 +1,4 @@
-"""What feature maps a config's backbone puts out, and which of another backbone's take their places."""
+"""The feature maps that a config's backbone returns, and which maps of another backbone replace them."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ class Maps:
 
 
 def maps_of(backbone: dict[str, Any], scope: str) -> Maps:
-    """Build a backbone of mmdet, mmseg or ours without its weights, and see what it makes of an image.
+    """Channels and strides of the maps of a backbone of mmdet, mmseg or ours, built without its weights.
 
     Raises:
         ValueError: It puts out something else than a sequence of feature maps.

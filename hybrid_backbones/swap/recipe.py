@@ -4,7 +4,7 @@ One of three, by what the config has:
 
 1. custom_keys that set learning rates apart, such as `backbone=dict(lr_mult=0.1)` of the DETRs and Mask2Former: they
    stay, without the keys that name nothing in the new model;
-2. AdamW without such keys: its learning rate and weight decay stay, with layer-wise decay in place of the rules;
+2. AdamW without such keys: its learning rate and weight decay stay, layer-wise decay replaces the rules;
 3. any other optimizer: AdamW with layer-wise decay, as our own configs have it.
 """
 
@@ -71,7 +71,7 @@ def _custom_keys(wrapper: dict[str, Any], model: nn.Module) -> tuple[dict[str, d
 
 
 def _scale_schedulers(cfg: Config, ratio: float) -> list[str]:
-    """Final learning rates are absolute: SGD's of 1e-4 would be where AdamW starts."""
+    """Scale absolute final learning rates: SGD's of 1e-4 is where AdamW starts."""
     schedulers = cfg.get('param_scheduler') or []
     scaled = [s for s in (schedulers if isinstance(schedulers, list) else [schedulers]) if s.get('eta_min')]
     for scheduler in scaled:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .feature_maps import PYRAMID, Maps
 
-# Keys of a model that nothing of ours can stand behind, with what they are.
+# Keys of models in which none of our backbones works, with what they are.
 FOREIGN = {
     'language_model': 'the text encoder',
     'text_encoder': 'the text encoder',
@@ -139,7 +139,7 @@ def _neck_reader(part: str, neck: dict[str, Any], old: Maps) -> Reader:
     if _equal(given, old.channels):
         first, last = (neck.get('start_level', 0), neck.get('end_level', -1)) if 'FPN' in neck['type'] else (0, -1)
         return Reader(part, neck, tuple(range(first, len(old) if last == -1 else last + 1)))
-    if _equal(given, old.channels[::-1]):  # YOLOv3's, from coarse to fine
+    if _equal(given, old.channels[::-1]):  # YOLOv3, from coarse to fine
         return Reader(part, neck, tuple(reversed(range(len(old)))))
     raise ValueError(
         f'{part} ({neck["type"]}) has in_channels={given} and the backbone maps of {old.channels} channels: '
@@ -148,12 +148,12 @@ def _neck_reader(part: str, neck: dict[str, Any], old: Maps) -> Reader:
 
 
 def _segmentor_reader(part: str, head: dict[str, Any], old: Maps) -> Reader:
-    head = head.get('kernel_generate_head', head)  # K-Net's
+    head = head.get('kernel_generate_head', head)  # K-Net
     if 'in_channels' not in head:
         raise ValueError(f'{part} ({head.get("type")}) does not say by in_channels and in_index which maps it reads')
     index = head.get('in_index', list(range(len(old))) if isinstance(head['in_channels'], (list, tuple)) else -1)
     positions = [i % len(old) for i in (index if isinstance(index, (list, tuple)) else [index])]
-    if 'c1_in_channels' in head:  # the finest map besides
+    if 'c1_in_channels' in head:  # and the finest map
         positions.append(0)
     return Reader(part, head, tuple(positions))
 
@@ -192,7 +192,7 @@ def drop_pyramid_neck(model: dict[str, Any], segmentor: bool) -> list[str]:
 
 
 def check_heads(model: BaseModel, maps: Sequence[Tensor]) -> None:
-    """Compare what a built model's heads take in with what they are given, `maps`.
+    """Compare the input channels of a built model's heads with the channels of `maps`.
 
     Raises:
         ValueError: They differ; which part.
@@ -210,7 +210,7 @@ def check_heads(model: BaseModel, maps: Sequence[Tensor]) -> None:
 
 
 def _expected(head: nn.Module, given: int | Sequence[int], channels: list[int]) -> Any:
-    """Channels that a head is given, in the form in which it says its own; None where it does not say which."""
+    """Channels that a head is given, in the form of its own `in_channels`; None where the levels are unknown."""
     index = getattr(head, 'in_index', None)
     if index is None:
         # Detectors' heads run on all levels alike.

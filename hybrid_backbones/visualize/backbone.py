@@ -1,4 +1,4 @@
-"""The network to look into: by name, or the backbone of a config; with weights of any file that training takes."""
+"""The network to visualize: by name, or the backbone of a config, with weights of any file that training takes."""
 
 import inspect
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Network:
 def load_network(
     name: str, checkpoint: str | Path | None = None, options: dict[str, Any] | None = None, title: str | None = None
 ) -> Network:
-    """Build a network to look into.
+    """Build a network to visualize.
 
     Args:
         name: One of :func:`hybrid_backbones.list_backbones`, or a config file, whose backbone and normalisation of
@@ -53,7 +53,7 @@ def load_network(
         FileNotFoundError: No such config.
         CheckpointError: The checkpoint is damaged or of another architecture.
     """
-    # Untrained networks are the same in every picture, and nobody else's random numbers change.
+    # A fixed seed, so that untrained networks are the same in every picture; the global stream is left as it is.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if name.endswith('.py'):

@@ -62,7 +62,7 @@ def compare_runs(work_dirs: Sequence[str | Path], out: str | Path, everything: b
 
 
 def run_labels(work_dirs: Sequence[str | Path]) -> list[str]:
-    """Names of the folders; where two are called alike, with as much of their paths as tells them apart."""
+    """Names of the folders; where two have the same name, with as much of their paths as distinguishes them."""
     paths = [Path(folder).absolute().parts for folder in work_dirs]
     length = 1
     while length < max(map(len, paths)) and max(Counter(parts[-length:] for parts in paths).values()) > 1:
@@ -79,7 +79,7 @@ def _wanted(losses: Curves, metrics: Curves, everything: bool) -> list[str]:
 
 def _plot(axes: 'Axes', name: str, runs: dict[str, tuple[Curves, Curves]]) -> None:
     for i, (losses, metrics) in enumerate(runs.values()):
-        # A metric has few points: a run's only one is to be seen too.
+        # Markers, since a metric may have a single point.
         if name in metrics:
             axes.plot(*metrics[name].T, color=f'C{i}', marker='o', ms=4)
         elif name in losses:

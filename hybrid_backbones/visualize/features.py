@@ -115,7 +115,7 @@ def pca_colours(level: Tensor) -> np.ndarray:
     # The sign of an axis is arbitrary: its largest entry is made positive, so that pictures repeat.
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
     scores = points @ axes
-    # A hundredth at either end is cut off: single cells at the border would set the scale.
+    # Percentiles 1 and 99: single cells at the border would set the scale.
     low, high = scores.quantile(0.01, 0), scores.quantile(0.99, 0)
     varies = variances > 1e-12 * max(float(level.double().square().mean()), 1e-30)
     scores = torch.where(varies, (scores - low) / (high - low).clamp_min(1e-30), 0.5).clamp(0, 1)

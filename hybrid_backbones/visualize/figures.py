@@ -17,7 +17,7 @@ def new_figure(width: float, height: float) -> 'Figure':
 
 
 def check_png(out: str | Path) -> Path:
-    """`out` as a path; asked before the work, which would otherwise be done for nothing.
+    """`out` as a path, checked before the work that it would waste.
 
     Raises:
         ValueError: Its name is not a PNG's.

@@ -27,7 +27,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     image = None if is_cut_jpeg(path) else mmcv.imread(str(path))
     if image is None:
         raise ValueError(f'{path} is not an image that OpenCV reads, or it is damaged')
-    # mmcv's own channel_order='rgb' fails without a word of the file where there is no image.
+    # mmcv's own channel_order='rgb' fails without naming the file that is no image.
     image = mmcv.bgr2rgb(image)
     return image if size is None else mmcv.imresize(image, (size[1], size[0]))
 

@@ -24,7 +24,7 @@ from ..engine.config import load_config
 from ..engine.model_checks import check_state_dict
 from .images import list_images
 
-# Of a dataset; thousands would take hours without anybody asking for them.
+# Default limit for a dataset: thousands of images would take hours.
 NUM_IMAGES = 16
 
 
@@ -115,7 +115,7 @@ def _of_files(cfg: Config, paths: Sequence[Path]) -> tuple[Sequence[Path], Itera
 def _visualizer(cfg: Config, metainfo: dict) -> Any:
     default = 'SegLocalVisualizer' if is_segmentor(cfg) else 'DetLocalVisualizer'
     options = dict(cfg.get('visualizer') or dict(type=default))
-    # It draws only: no log is kept.
+    # The visualizer only draws; it keeps no log.
     for key in ('vis_backends', 'save_dir', 'name'):
         options.pop(key, None)
     visualizer = VISUALIZERS.build(dict(options, name='predictions'))

@@ -1,4 +1,4 @@
-"""Effective receptive fields: which pixels a place of a feature map depends on, and how much.
+"""Effective receptive fields: which pixels a cell of a feature map depends on, and how much.
 
 Luo et al., Understanding the effective receptive field (arXiv 1701.04128), averaged over inputs as in RepLKNet's paper
 (arXiv 2203.06717, figure 1 and table 10). Both derive the sum of the channels, which behind a LayerNorm is constant;
@@ -82,7 +82,7 @@ def smallest_square(field: Field, share: float = SHARE) -> tuple[int, int, int]:
     """
     # The sum over any rectangle is made of four entries.
     sums = F.pad(field.values.cumsum(0).cumsum(1), (1, 0, 1, 0))
-    # Roundings are not to lose a share of 1.
+    # Rounding must not exclude a share of 1.
     wanted = float(sums[-1, -1]) * share * (1 - 1e-9)
 
     def best(side: int) -> tuple[float, int, int]:

@@ -1,4 +1,4 @@
-"""What `tools/weights.py` says, as text."""
+"""The text that `tools/weights.py` prints."""
 
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def _markdown_family(family: Family, files: list[Published]) -> list[str]:
 
 
 def describe(name: str) -> str:
-    """All that the index has of a file, and how to use it.
+    """The index's entry of a file, and how to use it.
 
     Raises:
         CheckpointError: There is none of that name.
@@ -131,7 +131,7 @@ def _usage(backbone: str, options: dict, checkpoint: str, classes: int | None) -
 
 
 def check(source: str) -> str:
-    """Which network a file is of: the one, or the nearest ones, or that there is none.
+    """Which network a file is of, or the nearest ones, or that there is none.
 
     Raises:
         CheckpointError: The file cannot be read.
@@ -184,7 +184,7 @@ def save_converted(source: str, out: str | Path, force: bool = False) -> str:
 
 
 def _write(state: dict[str, torch.Tensor], match: Match, path: Path) -> None:
-    # Clones: a view would take the whole tensor behind it along, and safetensors refuses shared memory.
+    # Clones: a view would keep its whole storage, and safetensors refuses shared memory.
     state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     if path.suffix == '.safetensors':
         save_file(state, path, metadata={'backbone': match.backbone, 'options': repr(match.options)})

@@ -26,30 +26,30 @@ from ..checkpoints.reading import read_state_dict
 State = dict[str, Tensor]
 # A counter that safetensors files often come without.
 _COUNTER = 'num_batches_tracked'
-# Parameters of a trunk, in per cent, that have to be found for a file to be like it at all.
-_LIKENESS = 50
-# Of the heads that files are compared with: a number that no layer has as its width.
+# Share of a trunk's parameters that a file must have to count as near.
+_MIN_MATCH_RATIO = 0.5
+# Number of classes of the heads to compare with: no layer has this width.
 _CLASSES = 1009
 
 
 @dataclass(frozen=True)
 class Match:
-    """How far a file is that of a backbone; keys are counted after renaming, parameters are those of the trunk.
+    """How well a file matches a backbone. Keys are counted after renaming; parameters are those of the trunk.
 
     Args:
         backbone: Name for `create_backbone`.
         family: Class, for configs.
         options: Those that the file implies.
-        fused: The file is of a network folded for inference, which `fuse()` makes and cannot be trained.
-        keys: Keys of the file that the network knows, with the shape that they have.
-        total_keys: Keys of the file, but for those that loading ignores.
-        parameters: Numbers of the trunk's parameters that the file has.
-        total_parameters: Numbers of all of them.
-        classes: Of the file's classification head; None if it has none, or only a part of it.
+        fused: Whether the file is of a network folded for inference by `fuse()`, which cannot be trained.
+        keys: Number of the file's keys that the network has, with equal shape.
+        total_keys: Number of the file's keys, without those that loading ignores.
+        parameters: Size of the trunk's parameters that the file has.
+        total_parameters: Size of all of them.
+        classes: Number of classes of the file's head; None if the head is absent or incomplete.
         missing: Keys of the trunk that the file does not have.
         unexpected: Keys of the file that the network does not know.
-        reshaped: Keys of both that have another shape.
-        twins: Other backbones that a complete file fits as well: what sets them apart is not in its tensors.
+        reshaped: Keys of both whose shapes differ.
+        equivalent_names: Other backbones that a complete file fits as well: their tensors are the same.
     """
 
     backbone: str
@@ -64,7 +64,7 @@ class Match:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     reshaped: tuple[str, ...]
-    twins: tuple[str, ...] = ()
+    equivalent_names: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -72,36 +72,36 @@ class Match:
         return not (self.missing or self.unexpected or self.reshaped)
 
     @property
-    def likeness(self) -> float:
-        """Per cent of the trunk's parameters found."""
-        return 100 * self.parameters / self.total_parameters
+    def match_ratio(self) -> float:
+        """Share of the trunk's parameters that the file has, 0 to 1."""
+        return self.parameters / self.total_parameters
 
     def __str__(self) -> str:
         options = ''.join(f', {key}={value!r}' for key, value in self.options.items())
         lines = [
             f'{self.backbone} ({self.family}{options}{", folded by fuse()" if self.fused else ""}): '
             f'{self.keys} of {self.total_keys} keys, {self.parameters:,} of {self.total_parameters:,} parameters of '
-            f'the trunk ({self.likeness:.4g} %), '
+            f'the trunk ({100 * self.match_ratio:.4g} %), '
             + (f'classifier of {self.classes} classes' if self.classes else 'no complete classifier')
         ]
         for title in ('missing', 'unexpected', 'reshaped'):
             keys = getattr(self, title)
             if keys:
                 lines.append(f'  {len(keys)} {title}: {", ".join(keys[:4])}{", ..." if len(keys) > 4 else ""}')
-        if self.twins:
-            lines.append(f'  or, as its tensors do not tell: {", ".join(self.twins)}')
+        if self.equivalent_names:
+            lines.append(f'  or, with the same tensors: {", ".join(self.equivalent_names)}')
         return '\n'.join(lines)
 
 
 def identify(source: str | Path, limit: int = 3) -> list[Match]:
-    """What a file is of.
+    """Find the network that a file is of.
 
     Args:
         source: As for :func:`read_state_dict`.
-        limit: How many to return of those that come near, where none is the file's.
+        limit: Number of near networks to return where none matches completely.
 
     Returns:
-        The one network that the file is of; or the likest ones, best first, none of them `complete`; or none at all.
+        The one network that the file is of; else the nearest ones, best first, none of them `complete`; or nothing.
 
     Raises:
         CheckpointError: The file cannot be read.
@@ -111,18 +111,18 @@ def identify(source: str | Path, limit: int = 3) -> list[Match]:
 
 
 def match_state(state: State, limit: int = 3) -> list[Match]:
-    """As :func:`identify`, for tensors by key; of which only shapes are looked at."""
+    """As :func:`identify`, for tensors by key, of which only shapes are read."""
     shapes = {key: torch.empty_like(value, device='meta') for key, value in state.items()}
-    with _quiet():
+    with _without_logging():
         matches = [_compare(shapes, name) for name in _candidates(shapes)]
         if not any(match.complete for match in matches):
-            near = [match.backbone for match in matches if match.likeness >= _LIKENESS]
+            near = [match.backbone for match in matches if match.match_ratio >= _MIN_MATCH_RATIO]
             matches += [_compare(shapes, name, fused=True) for name in near]
     matches.sort(key=_closeness, reverse=True)
     if matches and matches[0].complete:
-        twins = tuple(match.backbone for match in matches[1:] if match.complete)
-        return [replace(matches[0], twins=twins)]
-    best = {match.backbone: match for match in reversed(matches) if match.likeness >= _LIKENESS}
+        equivalent_names = tuple(match.backbone for match in matches[1:] if match.complete)
+        return [replace(matches[0], equivalent_names=equivalent_names)]
+    best = {match.backbone: match for match in reversed(matches) if match.match_ratio >= _MIN_MATCH_RATIO}
     return sorted(best.values(), key=_closeness, reverse=True)[:limit]
 
 
@@ -145,26 +145,26 @@ def convert(source: str | Path) -> tuple[State, Match]:
 
 
 def _candidates(state: State) -> list[str]:
-    """Variants of the classes whose keys are most like the file's, numbers apart: few are worth building all."""
+    """Variants of the classes whose keys match the file's best, numbers aside, so that few networks are built."""
     names: dict[type | str, list[str]] = {}
     for name in list_backbones():
         # Networks of timm have one class here, and keys of their own.
         names.setdefault(name if name.startswith('timm_') else find_backbone(name)[0], []).append(name)
     shares = {kind: _share_of_known_keys(state, variants[0]) for kind, variants in names.items()}
-    limit = max(_LIKENESS / 100, max(shares.values()) - 0.1)
+    limit = max(_MIN_MATCH_RATIO, max(shares.values()) - 0.1)
     return [name for kind, variants in names.items() if shares[kind] >= limit for name in variants]
 
 
 def _share_of_known_keys(state: State, name: str) -> float:
     network = _network(name, find_backbone(name)[0].implied_options(state), fused=False)
     known = {re.sub(r'\d+', '0', key) for key in network.state_dict()}
-    keys = [re.sub(r'\d+', '0', key) for key in _without_passed_over(_renamed(state, network), network)]
+    keys = [re.sub(r'\d+', '0', key) for key in _without_ignored(_renamed(state, network), network)]
     return sum(key in known for key in keys) / max(1, len(keys))
 
 
 def _closeness(match: Match) -> tuple[bool, float, float]:
     differing = len(match.missing) + len(match.unexpected) + len(match.reshaped)
-    return match.complete, match.keys / (match.keys + differing + 1), match.likeness
+    return match.complete, match.keys / (match.keys + differing + 1), match.match_ratio
 
 
 def _compare(state: State, name: str, fused: bool = False) -> Match:
@@ -172,7 +172,7 @@ def _compare(state: State, name: str, fused: bool = False) -> Match:
     options = find_backbone(name)[0].implied_options(state)
     network = _network(name, options, fused)
     own, trunk = network.state_dict(keep_vars=True), {*network.backbone.state_dict()}
-    state = _without_passed_over(_renamed(state, network), network)
+    state = _without_ignored(_renamed(state, network), network)
     same = {key for key in state.keys() & own.keys() if _fits(state[key], own[key], key in trunk)}
     found = [own[key].numel() for key in trunk & same if isinstance(own[key], nn.Parameter)]
     return Match(
@@ -196,7 +196,7 @@ def _network(name: str, options: dict[str, Any], fused: bool) -> Classifier:
     return _build(name, tuple(options.items()), fused)
 
 
-# Three megabytes each, of Python objects; for those who look at many files.
+# Cached for those who identify many files: three megabytes each.
 @functools.lru_cache(maxsize=64)
 @torch.no_grad()
 def _build(name: str, options: tuple[tuple[str, Any], ...], fused: bool) -> Classifier:
@@ -212,7 +212,7 @@ def _renamed(state: State, network: Classifier) -> State:
     return {rename(key, network.checkpoint_renames): value for key, value in state.items()}
 
 
-def _without_passed_over(state: State, network: Classifier) -> State:
+def _without_ignored(state: State, network: Classifier) -> State:
     """`state` without what dense prediction adds, and what loading ignores apart from the head."""
     added, ignores = network.backbone.dense_only_prefixes, '|'.join(network.backbone.checkpoint_ignores)
     heads = {name.split('.')[0] for name in network.head.state_dict()}
@@ -235,8 +235,8 @@ def _classes(state: State, head: State, same: set[str]) -> int | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Conversions say what they do in the log; here they are only tried."""
+def _without_logging() -> Iterator[None]:
+    """Conversions log what they do; here they are only tried."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Interpreters that have imported nothing of OpenMMLab: what `compat` does depends on what was imported before it."""
+"""Interpreters that have not imported OpenMMLab: what `compat` does depends on what was imported before it."""
 
 import json
 import subprocess

@@ -57,7 +57,7 @@ def test_splits_differ(small: Path) -> None:
 
 
 @pytest.mark.parametrize('damage', ['missing', 'short', 'altered', 'manifest short', 'manifest missing'])
-def test_damage_is_mended(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_is_repaired(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('HYBRID_BACKBONES_CACHE', str(tmp_path))
     folder = ensure_shapes(num_train=2, num_val=1, size=64)
     assert folder == default_root() == tmp_path / 'shapes'

@@ -116,7 +116,7 @@ class Wide(Noisy):
 
 
 def of_process(kind: type, rank: int, world_size: int, batch_size: int, **options) -> DataLoader:
-    """The loader of one of several processes, told apart by their samplers as MMEngine does."""
+    """The loader of one of several processes, which their samplers distinguish as in MMEngine."""
     with mock.patch('mmengine.dataset.sampler.get_dist_info', lambda: (rank, world_size)):
         sampler = kind(Wide(11), seed=5)
     batches = ResumableBatchSampler(sampler, batch_size=batch_size, **options)

