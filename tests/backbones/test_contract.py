@@ -15,7 +15,6 @@ from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.checkpoints import CheckpointError, load_pretrained
 
-
 pytestmark = pytest.mark.parametrize('name', ONE_OF_EACH)
 
 
@@ -36,7 +35,7 @@ def lively(network: nn.Module) -> nn.Module:
 
 
 def tiny(name: str) -> dict:
-    """Options that keep the suite fast; a family without a tiny architecture is tested at its smallest."""
+    """Options that keep the suite fast; a family without a tiny architecture is tested at its first variant."""
     arch = find_backbone(name)[0].tiny_arch
     return {} if arch is None else dict(arch=arch)
 

@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
-from backbones.test_contract import NAMES, build, loss_of
+from backbones.test_contract import build, loss_of
+from families import ONE_OF_EACH
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from hybrid_backbones.layers.position import SizeCache
 
-pytestmark = pytest.mark.parametrize('name', NAMES)
+pytestmark = pytest.mark.parametrize('name', ONE_OF_EACH)
 
 
 class Adapter(nn.Module):

@@ -11,7 +11,8 @@ from hybrid_backbones.backbones._timm_network import without_weights
 from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.checkpoints import CheckpointError
 from hybrid_backbones.checkpoints.published import find_published
-from hybrid_backbones.zoo import Match, describe, identify, match_state
+from hybrid_backbones.zoo import describe
+from hybrid_backbones.zoo.identify import Match, identify, match_state
 
 
 def golden_shapes(case: str) -> dict[str, Tensor]:
