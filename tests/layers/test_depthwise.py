@@ -1,10 +1,10 @@
-"""The depthwise convolution and its hand-written backward pass are torch's, in parts or whole."""
+"""The depthwise convolution and its gradients are torch's, in parts or whole."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_backbones.layers.depthwise import depthwise, depthwise_backward
+from hybrid_backbones.layers.depthwise import depthwise
 
 
 # 101x102 pixels under a kernel of 9 are convolved in parts of 24 channels, here with two left over.
@@ -19,12 +19,14 @@ def test_outputs_and_gradients_are_those_of_conv2d(size, channels, kernel, dtype
     grad = torch.randn_like(expected).to(dtype)
     expected_grads = torch.autograd.grad(expected, (x, weight, bias), grad.float())
 
-    rows = x.detach().permute(0, 2, 3, 1)
-    actual = depthwise(rows, weight.detach(), bias.detach())
-    grads = depthwise_backward(grad.permute(0, 2, 3, 1), rows, weight.detach())
+    actual = depthwise(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+    grads = torch.autograd.grad(actual, (x, weight, bias), grad)
     tolerance = dict(rtol=1e-4, atol=1e-3) if dtype == torch.float32 else dict(rtol=2e-2, atol=5e-2)
-    torch.testing.assert_close(actual.permute(0, 3, 1, 2).float(), expected, **tolerance)
-    torch.testing.assert_close(grads[0].permute(0, 3, 1, 2), expected_grads[0], **tolerance)
+    with torch.inference_mode():
+        inferred = depthwise(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+    assert torch.equal(inferred, actual)
+    torch.testing.assert_close(actual.float(), expected, **tolerance)
+    torch.testing.assert_close(grads[0], expected_grads[0], **tolerance)
     for a, b in zip(grads[1:], expected_grads[1:], strict=True):
         assert a.shape == b.shape
         assert (a.float() - b.float()).norm() < (1e-5 if dtype == torch.float32 else 1e-2) * b.float().norm()
