@@ -44,7 +44,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 def attention(layer: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
     n, tokens, dim = x.shape
-    q, k, v = layer.qkv(x).reshape(n, tokens, 3, layer.heads, -1).permute(2, 0, 3, 1, 4)
+    q, k, v = layer.qkv(x).reshape(n, tokens, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
     return layer.proj(attend(q, k, v, mask).transpose(1, 2).reshape(n, tokens, dim))
 
 

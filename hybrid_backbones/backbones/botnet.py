@@ -11,7 +11,7 @@ Deliberate differences from the gist:
   resized linearly to the map at hand. Odd maps pool as TensorFlow's SAME padding does, to ceil(H / 2) like the
   shortcut; the translations to PyTorch fail there.
 - Attention never holds a matrix of all pairs, see `layers.attention.decomposed_attention`.
-- With fixed statistics, BatchNorm is part of the convolution before it as it runs; `fuse()` folds it once and for all.
+- In inference, BatchNorm is part of the convolution before it as it runs; `fuse()` folds it once and for all.
 - All scores at once, or within windows (`window_size`), which changes the function and is off unless asked for.
 """
 
@@ -30,7 +30,8 @@ from ..layers.attention import (
     window_unpartition,
 )
 from ..layers.drop_path import DropPath, linear_rates
-from ..layers.folding import fold_behind, set_weights
+from ..layers.folding import conv_norm, fuse_norms
+from ..layers.inference import check_foldable, may_read
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_line
 from ..registry import register_backbone
@@ -48,26 +49,28 @@ ARCHS = {
 
 
 class Attention(nn.Module):
-    """What stands for a 3x3 convolution: attention with scores `q.(k + r_h[dy] + r_w[dx])`, then an average pool.
+    """In place of a 3x3 convolution: attention with scores `q.(k + r_h[dy] + r_w[dx])`, then an average pool.
 
     Args:
         dim: Channels in and out.
         stride: Of the pool; 1 for none.
-        heads: Heads that share the channels, and the two tables.
+        num_heads: Heads that share the channels, and the two tables.
         table_size: Height and width of the map that the tables are made for.
         window_size: Side of the windows that attend within themselves; None for the whole map.
     """
 
-    def __init__(self, dim: int, stride: int, heads: int, table_size: tuple[int, int], window_size: int | None) -> None:
+    def __init__(
+        self, dim: int, stride: int, num_heads: int, table_size: tuple[int, int], window_size: int | None
+    ) -> None:
         super().__init__()
         self.stride = stride
-        self.heads = heads
-        self.scale = (dim // heads) ** -0.5
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
         self.window_size = window_size
         self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False)
         height, width = table_size
-        self.rel_height = nn.Parameter(torch.empty(2 * height - 1, dim // heads))
-        self.rel_width = nn.Parameter(torch.empty(2 * width - 1, dim // heads))
+        self.rel_height = nn.Parameter(torch.empty(2 * height - 1, dim // num_heads))
+        self.rel_width = nn.Parameter(torch.empty(2 * width - 1, dim // num_heads))
         self.cache = SizeCache()
         for table in (self.rel_height, self.rel_width):
             nn.init.normal_(table, std=self.scale)
@@ -96,7 +99,7 @@ class Attention(nn.Module):
     def _attend(self, qkv: Tensor, padding: tuple[Tensor, Tensor] | None) -> Tensor:
         """(N, H, W, 3C) to (N, H, W, C); `padding` says which rows and columns no query attends to."""
         n, height, width, _ = qkv.shape
-        q, k, v = qkv.reshape(n, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.reshape(n, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         # The gist scales before both the content and the position scores.
         q = q * self.scale
         rows, columns = relative_logits(q, (height, width), *self._tables((height, width)))
@@ -108,28 +111,25 @@ class Attention(nn.Module):
     @torch.no_grad()
     def fold(self, norm: nn.BatchNorm2d) -> None:
         """Take over the BatchNorm behind: the weights of both averages sum to one, so it may act on the values."""
+        check_foldable(self.qkv, norm)
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         shift = norm.bias - norm.running_mean * scale
         self.qkv.weight[-len(scale) :].mul_(scale[:, None, None, None])
         self.qkv.bias = nn.Parameter(torch.cat([shift.new_zeros(2 * len(shift)), shift]))
 
 
-def _normalised(layer: 'nn.Conv2d | Attention', norm: nn.Module, x: Tensor) -> Tensor:
-    """`norm(layer(x))`; fixed statistics are part of the convolution."""
-    if norm.training or isinstance(layer, Attention) or isinstance(norm, nn.Identity):
-        return norm(layer(x))
-    return F.conv2d(x, *fold_behind(layer.weight, None, norm), layer.stride, layer.padding)
+def _conv_norm_relu(x: Tensor, layer: 'nn.Conv2d | Attention', norm: nn.Module) -> Tensor:
+    """`relu(norm(layer(x)))` of (N, H, W, C)."""
+    return F.relu(conv_norm(x, layer, norm), inplace=may_read(layer, norm))
 
 
-def _fold(layer: 'nn.Conv2d | Attention', norm: nn.Module) -> nn.Module:
+def _fuse(layer: 'nn.Conv2d | Attention', norm: nn.Module) -> nn.Identity:
     """Fold BatchNorm into the layer before it; returns what takes the norm's place."""
-    if isinstance(norm, nn.Identity):
-        return norm
-    if isinstance(layer, Attention):
+    if not isinstance(layer, Attention):
+        return fuse_norms(layer, norm)
+    if not isinstance(norm, nn.Identity):
         layer.fold(norm)
-    else:
-        set_weights(layer, *fold_behind(layer.weight, None, norm))
-    return nn.Identity()
+    return nn.Identity().eval()
 
 
 class Bottleneck(nn.Module):
@@ -154,24 +154,30 @@ class Bottleneck(nn.Module):
         if stride != 1 or in_channels != channels:
             conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
             # Only the gist has an activation in the shortcut.
-            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(channels), *([nn.ReLU(True)] if attention else []))
+            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(channels), *([nn.ReLU()] if attention else []))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = _normalised(self.conv1, self.bn1, x).relu_()
-        y = _normalised(self.conv2, self.bn2, y).relu_()
-        y = self.drop_path(_normalised(self.conv3, self.bn3, y))
-        if self.downsample is not None:
-            conv, norm, *activation = self.downsample
-            x = _normalised(conv, norm, x)
-            x = x.relu_() if activation else x
-        return y.add_(x).relu_()
+        x = x.permute(0, 2, 3, 1)
+        shortcut = self._shortcut(x)
+        y = _conv_norm_relu(x, self.conv1, self.bn1)
+        y = _conv_norm_relu(y, self.conv2, self.bn2)
+        y = self.drop_path(conv_norm(y, self.conv3, self.bn3))
+        y = y.add_(shortcut) if may_read(self.conv3, self.bn3, self.drop_path) else y + shortcut
+        return y.relu_().permute(0, 3, 1, 2)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if self.downsample is None:
+            return x
+        conv, norm, *activation = self.downsample
+        x = conv_norm(x, conv, norm)
+        return activation[0](x) if activation else x
 
     def fuse(self) -> None:
         """Fold every BatchNorm into the layer before it."""
         for i in '123':
-            setattr(self, f'bn{i}', _fold(getattr(self, f'conv{i}'), getattr(self, f'bn{i}')))
+            setattr(self, f'bn{i}', _fuse(getattr(self, f'conv{i}'), getattr(self, f'bn{i}')))
         if self.downsample is not None:
-            self.downsample[1] = _fold(*self.downsample[:2])
+            self.downsample[1] = _fuse(*self.downsample[:2])
 
 
 class _Head(nn.Module):
@@ -283,7 +289,7 @@ class BoTNet(PyramidBackbone):
 
     def forward_stage(self, x: Tensor, index: int) -> Tensor:
         if index == 0:
-            x = _normalised(self.conv1, self.bn1, x).relu_()
+            x = _conv_norm_relu(x.permute(0, 2, 3, 1), self.conv1, self.bn1).permute(0, 3, 1, 2)
             x = F.max_pool2d(x, 3, 2, padding=1)
         for block in self._stage(index):
             x = self.run_block(block, x)
@@ -293,7 +299,7 @@ class BoTNet(PyramidBackbone):
         return self.get_submodule(f'layer{index + 1}')
 
     def fuse(self) -> 'BoTNet':
-        self.bn1 = _fold(self.conv1, self.bn1)
+        self.bn1 = _fuse(self.conv1, self.bn1)
         for index in range(self.num_stages):
             for block in self._stage(index):
                 block.fuse()

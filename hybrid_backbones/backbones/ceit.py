@@ -8,8 +8,8 @@ are. Deliberate differences:
 - Four levels from one grid (`pyramid`), windows for large images (`window_size`), an output norm per returned map.
 - Layer-wise class-token attention with `pos_layer_embed`, and the final norm, which no token of the map passes, stand
   with the head (`create_classifier`).
-- The feed-forward layer runs on the channels-last grid as the tokens lie, without turning them over; where its
-  BatchNorms have fixed statistics, they are folded into the convolutions before them.
+- The feed-forward layer runs on the channels-last grid, which is how tokens lie in memory. In inference its BatchNorms
+  are folded into the convolutions before them.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.channels_last import on_map
 from ..layers.conv_bn import ConvBN
-from ..layers.depthwise import depthwise
+from ..layers.depthwise import Depthwise
 from ..layers.drop_path import DropPath, linear_rates
-from ..layers.folding import fold_behind, set_weights
-from ..layers.inverted_bottleneck import bands_pay, expand_in_bands
-from ..layers.linear import gelu, linear
+from ..layers.folding import conv_norm, fuse_norms
+from ..layers.inverted_bottleneck import expand_depthwise
+from ..layers.linear import Pointwise
 from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import pad_to_multiple
-from ..layers.transformer import EPS, MLP, Attention, add_branch
+from ..layers.transformer import EPS, MLP, Attention
 from ..registry import register_backbone
 from ._plain import PlainBackbone, block_windows, init_linears, small_normal, square_table
 
@@ -62,86 +61,61 @@ class LeFF(nn.Module):
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()
         hidden = ratio * dim
-        self.conv1 = nn.Conv2d(dim, hidden, 1)
+        self.conv1 = Pointwise(dim, hidden, 1)
         self.bn1 = nn.BatchNorm2d(hidden)
-        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.conv2 = Depthwise(hidden, hidden, 3, padding=1, groups=hidden)
         self.bn2 = nn.BatchNorm2d(hidden)
-        self.conv3 = nn.Conv2d(hidden, dim, 1)
+        self.conv3 = Pointwise(hidden, dim, 1)
         self.bn3 = nn.BatchNorm2d(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.bn1.training:
-            x = F.gelu(on_map(self.bn1, linear(x, self.conv1.weight.flatten(1), self.conv1.bias)))
-            x = F.gelu(on_map(self.bn2, depthwise(x, self.conv2.weight, self.conv2.bias)))
-            return on_map(self.bn3, linear(x, self.conv3.weight.flatten(1), self.conv3.bias))
-        (weight1, bias1), (weight2, bias2), (weight3, bias3) = self._folded()
-        if bands_pay(x, weight1):
-            x = expand_in_bands(x.contiguous(), (weight1.flatten(1), bias1), (weight2, bias2), stride=1)
-        else:
-            x = gelu(depthwise(gelu(linear(x, weight1.flatten(1), bias1)), weight2, bias2))
-        return linear(x, weight3.flatten(1), bias3)
-
-    def _convs(self) -> list[nn.Conv2d]:
-        return [self.conv1, self.conv2, self.conv3]
-
-    def _folded(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of the convolutions, with the BatchNorms behind them."""
-        if isinstance(self.bn1, nn.Identity):
-            return [(conv.weight, conv.bias) for conv in self._convs()]
-        norms = self.bn1, self.bn2, self.bn3
-        return [fold_behind(conv.weight, conv.bias, norm) for conv, norm in zip(self._convs(), norms, strict=True)]
+        return conv_norm(expand_depthwise(x, self.conv1, self.bn1, self.conv2, self.bn2), self.conv3, self.bn3)
 
     def fuse(self) -> None:
         """Fold the BatchNorms into the convolutions before them."""
-        for conv, folded in zip(self._convs(), self._folded(), strict=True):
-            set_weights(conv, *folded)
-        self.bn1 = self.bn2 = self.bn3 = nn.Identity().eval()
+        for i in '123':
+            setattr(self, f'bn{i}', fuse_norms(getattr(self, f'conv{i}'), getattr(self, f'bn{i}')))
 
 
 class Block(nn.Module):
-    """Attention and LeFF, each with a pre-norm; class token and grid (N, 1 + H * W, C). In inference overwritten."""
+    """Attention and LeFF, each with a pre-norm; class token and grid (N, 1 + H * W, C)."""
 
-    def __init__(self, dim: int, heads: int, window_size: int | None, drop_path: float) -> None:
+    def __init__(self, dim: int, num_heads: int, window_size: int | None, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=EPS)
-        self.attn = Attention(dim, heads, window_size=window_size)
+        self.attn = Attention(dim, num_heads, window_size=window_size)
         self.norm2 = nn.LayerNorm(dim, eps=EPS)
         self.leff = LeFF(dim)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        x = add_branch(x, self.attn(self.norm1(x), size), self.attn.proj, self.drop_path)
+        x = x + self.drop_path(self.attn(self.norm1(x), size))
         y = self.norm2(x)
-        # The class token passes by the convolutions, and is added to itself.
-        front, grid = y[:, :1], self.leff(y[:, 1:].unflatten(1, size)).flatten(1, 2)
-        if torch.is_grad_enabled() or self.drop_path.training:
-            return x + self.drop_path(torch.cat([front, grid], 1))
-        x[:, :1] += front
-        x[:, 1:] += grid
-        return x
+        # The class token bypasses the convolutions.
+        grid = self.leff(y[:, 1:].unflatten(1, size)).flatten(1, 2)
+        return x + self.drop_path(torch.cat([y[:, :1], grid], 1))
 
 
 class LayerWiseClassAttention(nn.Module):
-    """A block whose last token alone asks the tokens (N, T, C) and itself, section 3.4; (N, 1, C) out."""
+    """A block whose only query is the last of the tokens (N, T, C), section 3.4; (N, 1, C) out."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=EPS)
-        self.attn = Attention(dim, heads)
+        self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=EPS)
         self.feedforward = MLP(dim, ratio=4)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.attn(self.norm1(x), (1, x.shape[1]))[:, -1:]
-        x = x[:, -1:] + self.attn.proj(y)
-        return x + self.feedforward.fc2(self.feedforward(self.norm2(x)))
+        x = x[:, -1:] + self.attn(self.norm1(x), (1, x.shape[1]))[:, -1:]
+        return x + self.feedforward(self.norm2(x))
 
 
 class _Head(nn.Module):
-    def __init__(self, depth: int, dim: int, heads: int, num_classes: int) -> None:
+    def __init__(self, depth: int, dim: int, num_heads: int, num_classes: int) -> None:
         super().__init__()
         self.pos_layer_embed = nn.Parameter(torch.zeros(1, depth, dim))
-        self.lca = LayerWiseClassAttention(dim, heads)
+        self.lca = LayerWiseClassAttention(dim, num_heads)
         self.norm = nn.LayerNorm(dim, eps=EPS)
         self.head = nn.Linear(dim, num_classes)
         init_linears(self)
@@ -192,7 +166,7 @@ class CeiT(PlainBackbone):
         out_norm: bool = True,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        depth, dim, self.heads = self.parse_arch(arch, ARCHS)
+        depth, dim, self.num_heads = self.parse_arch(arch, ARCHS)
         finer = {4: STEM_DIM}
         super().__init__(depth, dim, pyramid, finer, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.i2t = ImageToTokens(dim)
@@ -200,7 +174,7 @@ class CeiT(PlainBackbone):
         self.pos_embed = square_table(table_size, 1, dim)
         rates = linear_rates(drop_path_rate, depth)
         windows = block_windows(depth, window_size)[: self.num_blocks]
-        self.blocks = nn.ModuleList(Block(dim, self.heads, window, next(rates)) for window in windows)
+        self.blocks = nn.ModuleList(Block(dim, self.num_heads, window, next(rates)) for window in windows)
         init_linears(self)
         self.finish(out_norm, LayerNorm2d)
 
@@ -223,4 +197,4 @@ class CeiT(PlainBackbone):
         return self
 
     def build_head(self, num_classes: int) -> nn.Module:
-        return _Head(self.depth, self.out_channels[-1], self.heads, num_classes)
+        return _Head(self.depth, self.out_channels[-1], self.num_heads, num_classes)

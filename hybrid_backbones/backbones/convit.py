@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.attention import attention, over_windows
@@ -54,61 +53,78 @@ def position_attention(v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return torch.einsum('hyk,nkxhd->nyxhd', rows, torch.einsum('hxl,nklhd->nkxhd', columns, v))
 
 
+class PositionScores(nn.Linear):
+    """Scores of the heads from (dx, dy, dx^2 + dy^2), the offset of the key from the query in tokens."""
+
+    def forward(self, offsets: Tensor) -> Tensor:
+        """(..., 3) to (..., num_heads), in the dtype of `offsets`, whose squares are too large for half precision."""
+        # Not a matrix product, which autocast would take to half precision.
+        return (offsets[..., None, :] * self.weight).sum(-1) + self.bias
+
+
 class GatedPositionalAttention(nn.Module):
-    """GPSA up to its last layer, equations 7 and 8; (N, H * W, C) in and out.
+    """Gated positional self-attention (GPSA), equations 7 and 8; (N, H * W, C) in and out.
 
     Args:
         locality_strength: How narrow the neighbourhoods are that the heads start with.
     """
 
-    def __init__(self, dim: int, heads: int, window_size: int | None, locality_strength: float) -> None:
+    def __init__(self, dim: int, num_heads: int, window_size: int | None, locality_strength: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.window_size = window_size
         self.qk = nn.Linear(dim, 2 * dim, bias=False)
         self.v = nn.Linear(dim, dim, bias=False)
         self.proj = nn.Linear(dim, dim)
-        self.pos_proj = nn.Linear(3, heads)
-        self.gating_param = nn.Parameter(torch.ones(heads))
+        self.pos_proj = PositionScores(3, num_heads)
+        self.gating_param = nn.Parameter(torch.ones(num_heads))
         self.locality_strength = locality_strength
 
     @torch.no_grad()
     def init_local(self) -> None:
-        """Start as a convolution whose heads look at the places of a square kernel, section 3."""
+        """Start as a convolution: each head attends to one place of a square kernel, section 3."""
         nn.init.eye_(self.v.weight)
-        side = math.isqrt(self.heads)
-        for head in range(self.heads):
+        side = math.isqrt(self.num_heads)
+        for head in range(self.num_heads):
             across, down = (2 * (place - (side - 1) / 2) for place in divmod(head, side))
             self.pos_proj.weight[head] = self.locality_strength * torch.tensor([across, down, -1.0])
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        qkv = F.linear(x, torch.cat([self.qk.weight, self.v.weight])).unflatten(1, size)
+        qk, v = self.qk(x).unflatten(1, size), self.v(x).unflatten(1, size)
         if self.window_size is None or max(size) <= self.window_size:
-            return self._attend(qkv).flatten(1, 2)
-        return over_windows(self._attend, qkv, self.window_size).flatten(1, 2)
+            out = self._attend(qk, v)
+        else:
+            widths = qk.shape[3], v.shape[3]
+            qkv = torch.cat([qk, v], 3)
+            out = over_windows(lambda part: self._attend(*part.split(widths, 3)), qkv, self.window_size)
+        return self.proj(out.flatten(1, 2))
 
-    def _attend(self, qkv: Tensor) -> Tensor:
-        """(N, H, W, 3C), queries, keys and values side by side, to (N, H, W, C)."""
-        size = qkv.shape[1:3]
-        q, k, v = qkv.unflatten(3, (3, self.heads, -1)).unbind(3)
+    def _attend(self, qk: Tensor, v: Tensor) -> Tensor:
+        """Queries and keys side by side (N, H, W, 2C), and values (N, H, W, C), to (N, H, W, C)."""
+        size = v.shape[1:3]
+        q, k = qk.unflatten(3, (2, self.num_heads, -1)).unbind(3)
+        v = v.unflatten(3, (self.num_heads, -1))
         content = attention(*(t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))).transpose(1, 2).unflatten(1, size)
         position = position_attention(v, *(t.to(v.dtype) for t in self._weights(*size)))
         return content.lerp(position, self.gating_param.sigmoid().to(v.dtype)[:, None]).flatten(3)
 
     def _weights(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Weights of rows (heads, H, H) and of columns (heads, W, W)."""
-        # Squares of offsets are too large for half precision.
-        wide = torch.promote_types(self.pos_proj.weight.dtype, torch.float32)
-        across, down, squared = self.pos_proj.weight.to(wide).t()[:, :, None, None]
+        """Weights of rows (num_heads, H, H) and of columns (num_heads, W, W).
 
-        def scores(length: int, slope: Tensor) -> Tensor:
-            places = torch.arange(length, device=slope.device, dtype=wide)
-            offsets = places - places[:, None]
-            return slope * offsets + squared * offsets.square()
+        The scores of a row are those of the offset (0, dy), of a column those of (dx, 0). Their sum has the bias twice,
+        which is the same for all keys and changes nothing.
+        """
+        down, across = (_offsets(length, self.gating_param) for length in (height, width))
+        rows = self.pos_proj(torch.stack([torch.zeros_like(down), down, down.square()], -1))
+        columns = self.pos_proj(torch.stack([across, torch.zeros_like(across), across.square()], -1))
+        return rows.permute(2, 0, 1).softmax(-1), columns.permute(2, 0, 1).softmax(-1)
 
-        # The bias, the same for all keys, changes nothing; it is here for its gradient of zero.
-        columns = scores(width, across) + self.pos_proj.bias.to(wide)[:, None, None]
-        return scores(height, down).softmax(-1), columns.softmax(-1)
+
+def _offsets(length: int, like: Tensor) -> Tensor:
+    """Offset of key j from query i at [i, j], (length, length), in fp32 at least."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    places = torch.arange(length, device=like.device, dtype=dtype)
+    return places - places[:, None]
 
 
 class _Head(nn.Module):

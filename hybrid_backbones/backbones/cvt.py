@@ -8,27 +8,27 @@ Deliberate differences:
 - The matrix of all query-key pairs is never made: memory is linear in the number of pixels.
 - Three stages end at stride 16; `extra_level` adds the stride 32 that most necks and heads expect. The class token
   stays inside; its norm and the classifier stand apart (`create_classifier`); an output norm per returned map.
-- BatchNorm with fixed statistics (inference, `norm_eval`, frozen stages) is folded into the depthwise convolution in
-  front of it as it runs.
+- In inference, BatchNorm is folded into the depthwise convolution in front of it as it runs.
 - `kv_stride` other than 2 is ours, and another function: see :class:`CvT`.
 
 Sizes are the authors': floor((H + 1) / 4) at the first stage, then halves rounded up; 150x203 gives 37x51, 19x26,
 10x13, and 5x7 for the extra level.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from ..layers.attention import attention
-from ..layers.depthwise import depthwise
+from ..layers.depthwise import Depthwise
 from ..layers.drop_path import DropPath, check_rate
-from ..layers.linear import add_linear
+from ..layers.folding import conv_norm, fuse_norms
+from ..layers.inference import may_read
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
 from .pyramid import PyramidBackbone
@@ -39,7 +39,6 @@ ARCHS = {
     '21': dict(depths=(1, 4, 16), dims=(64, 192, 384), heads=(1, 3, 6)),
     'w24': dict(depths=(2, 2, 20), dims=(192, 768, 1024), heads=(3, 12, 16)),
 }
-# x * sigmoid(1.702 x) is silu(1.702 x) / 1.702.
 QUICK_GELU = 1.702
 
 
@@ -60,30 +59,15 @@ class ConvProjection(nn.Module):
 
     def __init__(self, dim: int, stride: int) -> None:
         super().__init__()
-        self.stride = stride
-        self.conv = nn.Conv2d(dim, dim, 3, stride, padding=1, groups=dim, bias=False)
+        self.conv = Depthwise(dim, dim, 3, stride, padding=1, groups=dim, bias=False)
         self.bn = nn.BatchNorm2d(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        bn, bias = self.bn, self.conv.bias
-        # The views give the gradient the strides of the parameter, which DistributedDataParallel compares.
-        weight = self.conv.weight.flatten(1)
-        if bn is not None and bn.training:
-            x = depthwise(x, weight.view_as(self.conv.weight).to(x.dtype), stride=self.stride)
-            return bn(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        if bn is not None:
-            scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
-            weight, bias = weight * scale[:, None], bn.bias - bn.running_mean * scale
-        return depthwise(x, weight.view_as(self.conv.weight).to(x.dtype), bias.to(x.dtype), self.stride)
+        return conv_norm(x, self.conv, self.bn)
 
     def fuse(self) -> None:
-        """Fold the BatchNorm into the convolution for good."""
-        conv, bn = self.conv, self.bn
-        if bn is not None:
-            conv.weight, conv.bias = fuse_conv_bn_weights(
-                conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
-            )
-            self.bn = None
+        """Fold the BatchNorm into the convolution."""
+        self.bn = fuse_norms(self.conv, self.bn)
 
 
 class Attention(nn.Module):
@@ -92,9 +76,9 @@ class Attention(nn.Module):
     Keys and values come at `kv_stride`.
     """
 
-    def __init__(self, dim: int, heads: int, kv_stride: int) -> None:
+    def __init__(self, dim: int, num_heads: int, kv_stride: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.scale = dim**-0.5
         self.conv_proj_q = ConvProjection(dim, 1)
         self.conv_proj_k = ConvProjection(dim, kv_stride)
@@ -104,32 +88,48 @@ class Attention(nn.Module):
         self.proj_v = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
 
-    def attend(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """All but the last projection, for tokens (N, T, C) of a map of `size` with class tokens in front."""
-        classes = x.shape[1] - size[0] * size[1]
-        grid = x[:, classes:].unflatten(1, size).contiguous()
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """(N, T, C) in and out, tokens of a map of `size` with class tokens in front."""
+        num_prefix = x.shape[1] - size[0] * size[1]
+        grid = x[:, num_prefix:].unflatten(1, size).contiguous()
 
         def project(conv: ConvProjection, linear: nn.Linear) -> Tensor:
             tokens = conv(grid).flatten(1, 2)
-            if classes:
-                tokens = torch.cat((x[:, :classes].to(tokens.dtype), tokens), 1)
-            return linear(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            if num_prefix:
+                tokens = torch.cat((x[:, :num_prefix].to(tokens.dtype), tokens), 1)
+            return linear(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
         q = project(self.conv_proj_q, self.proj_q)
         k = project(self.conv_proj_k, self.proj_k)
         v = project(self.conv_proj_v, self.proj_v)
-        return attention(q, k, v, self.scale).transpose(1, 2).flatten(2)
+        return self.proj(attention(q, k, v, self.scale).transpose(1, 2).flatten(2))
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.proj(self.attend(x, size))
 
-    def add_to(self, x: Tensor, normed: Tensor, size: tuple[int, int]) -> None:
-        """`x += forward(normed, size)` without gradients: fresh buffers cost a CPU more than the sums in them."""
-        add_linear(x, self.attend(normed, size), self.proj.weight, self.proj.bias)
+def quick_gelu(x: Tensor) -> Tensor:
+    """`x * sigmoid(1.702 x)`, which is silu(1.702 x) / 1.702."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _QuickGELU.apply(x)
+    return F.silu(x * QUICK_GELU) / QUICK_GELU
+
+
+class _QuickGELU(Function):
+    """The same with a backward pass in which the two factors cancel."""
+
+    @staticmethod
+    def forward(ctx, x):
+        scaled = x * QUICK_GELU
+        ctx.save_for_backward(scaled)
+        return F.silu(scaled).div_(QUICK_GELU)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (scaled,) = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad, scaled)
 
 
 class Mlp(nn.Module):
-    """Feed-forward layer with QuickGELU, its two factors moved into the matrix products on either side of a SiLU."""
+    """Feed-forward layer with QuickGELU."""
 
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()
@@ -137,39 +137,36 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(dim * ratio, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.silu(F.linear(x, self.fc1.weight * QUICK_GELU, self.fc1.bias * QUICK_GELU))
-        return F.linear(x, self.fc2.weight / QUICK_GELU, self.fc2.bias)
+        if may_read(self.fc1, self.fc2):
+            return self._infer(x)
+        return self.fc2(quick_gelu(self.fc1(x)))
 
-    def add_to(self, x: Tensor, normed: Tensor) -> None:
-        """`x += forward(normed)` without gradients."""
-        hidden = torch.addmm(
-            self.fc1.bias, normed.flatten(0, 1), self.fc1.weight.t(), beta=QUICK_GELU, alpha=QUICK_GELU
-        )
-        add_linear(x, F.silu(hidden, inplace=True), self.fc2.weight, self.fc2.bias, 1 / QUICK_GELU)
+    def _infer(self, x: Tensor) -> Tensor:
+        """The two factors of QuickGELU as part of the matrix products on either side of a SiLU."""
+        factor = QUICK_GELU
+        hidden = torch.addmm(self.fc1.bias, x.flatten(0, 1), self.fc1.weight.t(), beta=factor, alpha=factor)
+        hidden = F.silu(hidden, inplace=True)
+        return torch.addmm(self.fc2.bias, hidden, self.fc2.weight.t(), alpha=1 / factor).view_as(x)
 
 
 class Block(nn.Module):
-    """Two residual branches on tokens (N, T, C). In inference `x` is overwritten."""
+    """Attention and feed-forward layer, each with a pre-norm, on tokens (N, T, C)."""
 
-    def __init__(self, dim: int, heads: int, kv_stride: int, drop_path: float) -> None:
+    def __init__(self, dim: int, num_heads: int, kv_stride: int, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = Attention(dim, heads, kv_stride)
+        self.attn = Attention(dim, num_heads, kv_stride)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        if self.training or torch.is_grad_enabled():
-            x = x + self.drop_path(self.attn(self.norm1(x), size))
-            return x + self.drop_path(self.mlp(self.norm2(x)))
-        self.attn.add_to(x, self.norm1(x), size)
-        self.mlp.add_to(x, self.norm2(x))
-        return x
+        x = x + self.drop_path(self.attn(self.norm1(x), size))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class Stage(nn.Module):
-    """Embedding and blocks; run by :class:`CvT`."""
+    """Embedding and blocks, (N, C, H, W) to a map (N, C', H', W') and its class token (N, C') where there is one."""
 
     def __init__(self, embed: PatchEmbed, blocks: Sequence[Block], class_token: bool) -> None:
         super().__init__()
@@ -177,6 +174,19 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         dim = embed.proj.out_channels
         self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02)) if class_token else None
+
+    def forward(self, x: Tensor, run_block: Callable[..., Tensor]) -> tuple[Tensor, Tensor | None]:
+        """`run_block` calls a block, see :meth:`CvT.run_block`."""
+        x = self.patch_embed(x)
+        n, *size, _ = x.shape
+        x = x.flatten(1, 2)
+        if self.cls_token is not None:
+            x = torch.cat((self.cls_token.flatten().to(x.dtype).expand(n, 1, -1), x), 1)
+        for block in self.blocks:
+            x = run_block(block, x, size=size)
+        num_prefix = x.shape[1] - size[0] * size[1]
+        grid = x[:, num_prefix:].unflatten(1, size).permute(0, 3, 1, 2)
+        return grid.contiguous(memory_format=torch.channels_last), x[:, 0] if num_prefix else None
 
 
 class _Head(nn.Module):
@@ -287,18 +297,7 @@ class CvT(PyramidBackbone):
         return self._run_stage(x, 2)[1]
 
     def _run_stage(self, x: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
-        """Map (N, C, H, W) of a stage, and its class token (N, C) where it has one."""
-        stage = getattr(self, f'stage{index}')
-        x = stage.patch_embed(x)
-        n, *size, _ = x.shape
-        x = x.flatten(1, 2)
-        if stage.cls_token is not None:
-            x = torch.cat((stage.cls_token.flatten().to(x.dtype).expand(n, 1, -1), x), 1)
-        for block in stage.blocks:
-            x = self.run_block(partial(block, size=size), x)
-        classes = x.shape[1] - size[0] * size[1]
-        grid = x[:, classes:].unflatten(1, size).permute(0, 3, 1, 2)
-        return grid.contiguous(memory_format=torch.channels_last), x[:, 0] if classes else None
+        return self.get_submodule(f'stage{index}')(x, self.run_block)
 
     def fuse(self) -> 'CvT':
         for module in self.modules():

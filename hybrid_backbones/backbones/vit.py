@@ -12,8 +12,8 @@ Deliberate differences from both:
   pixels, is resized bicubically to it; corners aligned for ViT_C, as each code does for other image sizes.
 - Four levels from one grid (`pyramid`), windows for large images (`window_size`), an output norm per returned map.
 - The final norm, which published detectors leave out (ViTDet, XCiT, BEiT), stands with the head (`create_classifier`).
-- ViT_C's convolutions start as torch has them and its linear layers as DeiT's; BatchNorm of the stem is folded into the
-  convolution before it wherever its statistics are fixed.
+- ViT_C's convolutions start as torch has them and its linear layers as DeiT's; in inference BatchNorm of the stem is
+  folded into the convolution before it.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..layers.conv_bn import ConvBN
 from ..layers.drop_path import linear_rates
+from ..layers.inference import may_read
 from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import PatchEmbed
 from ..layers.transformer import EPS, Attention, Block
@@ -50,14 +51,15 @@ class ConvStem(nn.Module):
         super().__init__()
         channels = (3, *(c for c, _ in layers))
         self.convs = nn.ModuleList(ConvBN(channels[i], c, 3, stride) for i, (c, stride) in enumerate(layers))
+        self.strides = [stride for _, stride in layers]
         self.proj = nn.Conv2d(channels[-1], dim, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """(N, 3, H, W) to the grid, and the last map of each finer stride."""
         x, maps, stride = x.permute(0, 2, 3, 1), {}, 1
-        for layer in self.convs:
-            x = F.relu(layer(x), inplace=True)
-            stride *= layer.conv.stride[0]
+        for layer, step in zip(self.convs, self.strides, strict=True):
+            x = F.relu(layer(x), inplace=may_read(layer))
+            stride *= step
             maps[stride] = x.permute(0, 3, 1, 2)
         return self.proj(maps.pop(stride)).permute(0, 2, 3, 1), maps
 

@@ -64,11 +64,6 @@ def banded(x: Tensor, weight: Tensor) -> bool:
     return supported and x[0, ..., 0].numel() * weight.shape[0] > 2 * _BAND
 
 
-def bands_pay(x: Tensor, weight: Tensor) -> bool:
-    """Of CeiT, until it calls :func:`expand_depthwise`."""
-    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and banded(x, weight)
-
-
 def expand_in_bands(
     x: Tensor,
     expand: tuple[Tensor, Tensor],

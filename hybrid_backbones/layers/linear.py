@@ -53,8 +53,3 @@ def add_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, factor: float
 def gelu_(x: Tensor) -> Tensor:
     """GELU in place: fresh buffers cost a CPU more than the arithmetic on them."""
     return torch.ops.aten.gelu_(x)
-
-
-def gelu(x: Tensor) -> Tensor:
-    """GELU, in place without gradients: fresh buffers cost a CPU more than the arithmetic on them."""
-    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)

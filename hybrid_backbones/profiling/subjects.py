@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..backbones.factory import create_backbone, list_backbones
-from .as_published import FAMILIES, lay_out_in_full
+from .as_published import FAMILIES, as_published
 
 
 class _HiddenStates(nn.Module):
@@ -54,7 +54,7 @@ def create_network(name: str, fuse: bool = False, size: tuple[int, int] | None =
         return _ours(name, fuse)
     library, _, rest = name.partition(':')
     if library == 'plain' and rest.split(':')[0] in [n for family in FAMILIES for n in list_backbones(f'{family}*')]:
-        return lay_out_in_full(_ours(rest, fuse=False))
+        return as_published(_ours(rest, fuse=False))
     if library == 'transformers':
         from transformers import AutoConfig, AutoModel
 

@@ -180,7 +180,7 @@ def _inside(place: tuple[int, int], window: Window) -> tuple[int, int, int, int]
 
 
 def _read_tokens(attn: transformer.Attention, query: _Query, x: Tensor, size: tuple[int, int]) -> _Layer:
-    q, k, v = attn.qkv(x)[0].unflatten(1, (3, attn.heads, -1)).unbind(1)
+    q, k, v = attn.qkv(x)[0].unflatten(1, (3, attn.num_heads, -1)).unbind(1)
     special = len(q) - math.prod(size)
     place = query.place(size, special)
     index = 0 if place is None else special + place[0] * size[1] + place[1]
@@ -188,8 +188,8 @@ def _read_tokens(attn: transformer.Attention, query: _Query, x: Tensor, size: tu
 
 
 def _read_gated(attn: convit.GatedPositionalAttention, query: _Query, x: Tensor, size: tuple[int, int]) -> _Layer:
-    qkv = F.linear(x[0], torch.cat([attn.qk.weight, attn.v.weight]))
-    q, k, v = qkv.unflatten(1, (3, attn.heads, -1)).unbind(1)
+    qkv = torch.cat([attn.qk(x[0]), attn.v(x[0])], 1)
+    q, k, v = qkv.unflatten(1, (3, attn.num_heads, -1)).unbind(1)
     place = query.place(size, 0)
     window = _window(place, size, attn.window_size)
     row, column, height, width = _inside(place, window)
@@ -200,14 +200,12 @@ def _read_gated(attn: convit.GatedPositionalAttention, query: _Query, x: Tensor,
     return _Layer(place, asking, k, v, tuple(size), window, position=position, gate=gate)
 
 
-def _read_cvt(block: cvt.Block, query: _Query, x: Tensor, size: tuple[int, int]) -> _Layer:
-    # In inference the block adds attention to its input without calling it as a module.
-    attn, x = block.attn, block.norm1(x)
+def _read_cvt(attn: cvt.Attention, query: _Query, x: Tensor, size: tuple[int, int]) -> _Layer:
     special = x.shape[1] - math.prod(size)
     grid = x[:, special:].unflatten(1, size).contiguous()
     maps = [conv(grid)[0] for conv in (attn.conv_proj_q, attn.conv_proj_k, attn.conv_proj_v)]
     q, k, v = (
-        linear(torch.cat([x[0, :special], m.flatten(0, 1)])).unflatten(1, (attn.heads, -1))
+        linear(torch.cat([x[0, :special], m.flatten(0, 1)])).unflatten(1, (attn.num_heads, -1))
         for linear, m in zip((attn.proj_q, attn.proj_k, attn.proj_v), maps, strict=True)
     )
     place = query.place(size, special)
@@ -243,7 +241,7 @@ def _of_table(window_size: int | None, table_of: Callable, query: _Query, q: Ten
 
 
 def _read_botnet(attn: botnet.Attention, query: _Query, x: Tensor) -> _Layer:
-    q, k, v = attn.qkv(x)[0].permute(1, 2, 0).unflatten(2, (3, attn.heads, -1)).unbind(2)
+    q, k, v = attn.qkv(x)[0].permute(1, 2, 0).unflatten(2, (3, attn.num_heads, -1)).unbind(2)
     size = tuple(q.shape[:2])
     place = query.place(size, 0)
     window = _window(place, size, attn.window_size)
@@ -264,7 +262,7 @@ def _read_botnet(attn: botnet.Attention, query: _Query, x: Tensor) -> _Layer:
 _READERS = {
     transformer.Attention: _read_tokens,
     convit.GatedPositionalAttention: _read_gated,
-    cvt.Block: _read_cvt,
+    cvt.Attention: _read_cvt,
     coatnet.Attention: _read_coatnet,
     moat.Attention: _read_moat,
     botnet.Attention: _read_botnet,

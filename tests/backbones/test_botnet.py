@@ -108,7 +108,7 @@ def lively(arch: dict | None = None, **options) -> nn.Module:
 def all_pairs(attention: Attention, x: Tensor, table_size: tuple[int, int]) -> Tensor:
     """Attention as published, over a matrix of all pairs; tables as for a map of `table_size`. (N, C, H, W)."""
     n, dim, height, width = x.shape
-    q, k, v = attention.qkv(x).view(n, 3, attention.heads, -1, height * width).transpose(-1, -2).unbind(1)
+    q, k, v = attention.qkv(x).view(n, 3, attention.num_heads, -1, height * width).transpose(-1, -2).unbind(1)
     q = q * q.shape[-1] ** -0.5
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
     embeddings = 0
@@ -152,7 +152,7 @@ def test_any_sizes_in_turn_give_what_the_matrix_of_all_pairs_gives(stride, fused
 
 @pytest.mark.parametrize(('size', 'table_size'), [((5, 4), (5, 4)), ((3, 7), (4, 4)), ((1, 1), (2, 3))])
 def test_gradients_are_those_of_the_matrix_of_all_pairs(size, table_size):
-    attention = Attention(12, stride=1, heads=2, table_size=table_size, window_size=None).double()
+    attention = Attention(12, stride=1, num_heads=2, table_size=table_size, window_size=None).double()
     x = torch.randn(2, 12, *size, dtype=torch.double, requires_grad=True)
     inputs = [x, *attention.parameters()]
     expected, actual = all_pairs(attention, x, size), attention(x)
@@ -163,7 +163,7 @@ def test_gradients_are_those_of_the_matrix_of_all_pairs(size, table_size):
 
 @pytest.mark.parametrize('grad', [False, True])
 def test_no_matrix_of_all_pairs_is_made(grad):
-    attention = Attention(16, stride=1, heads=2, table_size=(14, 14), window_size=None)
+    attention = Attention(16, stride=1, num_heads=2, table_size=(14, 14), window_size=None)
     x = torch.randn(1, 16, 50, 84)
     with torch.set_grad_enabled(grad), Largest() as largest:
         out = attention(x)
@@ -173,7 +173,7 @@ def test_no_matrix_of_all_pairs_is_made(grad):
 
 
 def test_a_window_over_the_whole_map_changes_nothing():
-    attention = Attention(16, stride=2, heads=2, table_size=(4, 4), window_size=None).eval()
+    attention = Attention(16, stride=2, num_heads=2, table_size=(4, 4), window_size=None).eval()
     x = torch.randn(2, 16, 7, 9)
     expected = attention(x)
     for window in (9, 14):
@@ -184,7 +184,7 @@ def test_a_window_over_the_whole_map_changes_nothing():
 @pytest.mark.parametrize('grad', [False, True])
 @pytest.mark.parametrize('size', [(8, 12), (7, 10), (3, 9), (5, 4)])
 def test_windows_are_maps_of_their_own_without_their_padding(size, grad):
-    attention = Attention(16, stride=1, heads=2, table_size=(3, 3), window_size=4)
+    attention = Attention(16, stride=1, num_heads=2, table_size=(3, 3), window_size=4)
     x = torch.randn(2, 16, *size)
     expected = torch.cat(
         [

@@ -80,8 +80,8 @@ def position_weights(layer: GatedPositionalAttention, size: tuple[int, int], mas
 
 def gpsa(layer: GatedPositionalAttention, x: Tensor, size: tuple[int, int], mask: Tensor) -> Tensor:
     n, tokens, dim = x.shape
-    q, k = layer.qk(x).reshape(n, tokens, 2, layer.heads, -1).permute(2, 0, 3, 1, 4)
-    v = layer.v(x).reshape(n, tokens, layer.heads, -1).transpose(1, 2)
+    q, k = layer.qk(x).reshape(n, tokens, 2, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
+    v = layer.v(x).reshape(n, tokens, layer.num_heads, -1).transpose(1, 2)
     gate = layer.gating_param.sigmoid()[:, None, None]
     position = position_weights(layer, size, mask)
     weights = (1 - gate) * attend(q, k, torch.eye(tokens, dtype=x.dtype).expand_as(q @ k.mT), mask) + gate * position

@@ -1,14 +1,16 @@
 """Weights of attention are those that the network used: with its values they make the layer's own output."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hybrid_backbones import create_backbone, list_backbones
-from hybrid_backbones.backbones import botnet, cvt
+from hybrid_backbones.backbones import botnet, convit, cvt
 from hybrid_backbones.backbones.factory import find_backbone
+from hybrid_backbones.layers import transformer
 from hybrid_backbones.visualize.attention_weights import FAMILIES, AttentionMap, attention_layers, attention_of
 
 # With windows, the blocks 0 and 3 of six have them.
@@ -50,7 +52,7 @@ def network(request: pytest.FixtureRequest) -> nn.Module:
 
 
 def own_outputs(network: nn.Module, image: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """What the heads of every attention layer give as the network runs: special tokens (S, C), map (H, W, C)."""
+    """Outputs of the heads of every attention layer as the network runs: prefix tokens (P, C) and map (H, W, C)."""
     found, stops = {}, []
 
     def note(name: str, out: Tensor, size: Sequence[int] | None) -> None:
@@ -60,25 +62,19 @@ def own_outputs(network: nn.Module, image: Tensor) -> dict[str, tuple[Tensor, Te
             special = out.shape[1] - size[0] * size[1]
             found[name] = out[0, :special], out[0, special:].unflatten(0, tuple(size))
 
+    def before_proj(module: nn.Module, args: tuple, kwargs: dict, name: str) -> None:
+        size = args[1] if len(args) > 1 else kwargs['size']
+        stops.append(module.proj.register_forward_pre_hook(lambda _, inputs: note(name, inputs[0], size)).remove)
+
+    def hook(module: nn.Module, args: tuple, out: Tensor, name: str) -> None:
+        note(name, out.permute(0, 2, 3, 1) if isinstance(module, botnet.Attention) else out, None)
+
     for name, module in attention_layers(network):
-        if isinstance(module, cvt.Block):  # in inference, its attention is not called as a module
-            patch = pytest.MonkeyPatch()
-            attend = module.attn.attend
-
-            def noted(x: Tensor, size: Sequence[int], name: str = name, attend: Callable = attend) -> Tensor:
-                out = attend(x, size)
-                note(name, out, size)
-                return out
-
-            patch.setattr(module.attn, 'attend', noted)
-            stops.append(patch.undo)
+        if isinstance(module, transformer.Attention | convit.GatedPositionalAttention | cvt.Attention):
+            handle = module.register_forward_pre_hook(partial(before_proj, name=name), with_kwargs=True)
         else:
-
-            def hook(module: nn.Module, args: tuple, out: Tensor, name: str = name) -> None:
-                channels_first = isinstance(module, botnet.Attention)
-                note(name, out.permute(0, 2, 3, 1) if channels_first else out, *args[1:] or (None,))
-
-            stops.append(module.register_forward_hook(hook).remove)
+            handle = module.register_forward_hook(partial(hook, name=name))
+        stops.append(handle.remove)
     network(image)
     for stop in stops:
         stop()

@@ -26,7 +26,7 @@ def _gated_positional_attention(
     x, size = inputs
     n, tokens, dim = x.shape
     pairs = _pairs(size, module.window_size)
-    return n * (3 * tokens * dim**2 + pairs * (2 * dim + 3 * module.heads))
+    return n * (3 * tokens * dim**2 + pairs * (2 * dim + 3 * module.num_heads))
 
 
 def _relative_attention(module: botnet.Attention, inputs: tuple[Tensor], _: Any) -> int:
