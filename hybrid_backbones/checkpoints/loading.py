@@ -17,9 +17,9 @@ class Loadable(Protocol):
 
     # How to rename keys of published files, as (pattern, replacement) for re.sub, in this order.
     checkpoint_renames: tuple[tuple[str, str], ...]
-    # Patterns of keys, after renaming, that the network has no use of.
+    # Patterns of keys, after renaming, that the network does not use.
     checkpoint_ignores: tuple[str, ...]
-    # Prefixes of what dense prediction adds to a trunk, which no published file has.
+    # Prefixes of parameters that only dense prediction needs, and that no published file has.
     dense_only_prefixes: tuple[str, ...]
 
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
