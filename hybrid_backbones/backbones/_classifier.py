@@ -28,20 +28,22 @@ class Classifier(nn.Module):
         self.checkpoint_renames = backbone.checkpoint_renames
         self.convert_checkpoint = backbone.convert_checkpoint
         self.checkpoint_advice = backbone.checkpoint_advice
-        self.register_state_dict_post_hook(_side_by_side)
-        self.register_load_state_dict_pre_hook(_apart)
+        self.register_state_dict_post_hook(_merge_keys)
+        self.register_load_state_dict_pre_hook(_split_keys)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone.head_features(x))
 
 
-def _side_by_side(classifier: Classifier, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+def _merge_keys(classifier: Classifier, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+    """Keys of a saved state as the authors': without `backbone.` and `head.` in front."""
     for key in [key for key in state if key.startswith(prefix)]:
         _, _, name = key.removeprefix(prefix).partition('.')
         state[prefix + name] = state.pop(key)
 
 
-def _apart(classifier: Classifier, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+def _split_keys(classifier: Classifier, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """The authors' keys as those of the two modules, before loading."""
     heads = {name.split('.')[0] for name in classifier.head.state_dict()}
     for key in [key for key in state if key.startswith(prefix)]:
         name = key.removeprefix(prefix)

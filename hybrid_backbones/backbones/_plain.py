@@ -132,7 +132,7 @@ class PlainBackbone(PyramidBackbone):
     def output_option(self) -> str:
         return 'blocks' if self.pyramid is None else 'out_indices'
 
-    # What a family says of itself.
+    # What a family defines.
 
     @property
     def stem(self) -> nn.Module:
@@ -149,7 +149,7 @@ class PlainBackbone(PyramidBackbone):
         front = [expand_token(token, grid) for token in self.prefix_tokens]
         return torch.cat([*front, grid.flatten(1, 2)], 1) + self.positions(tuple(grid.shape[1:3])).to(grid.dtype)
 
-    # What all share.
+    # What all plain networks inherit.
 
     @property
     def min_size(self) -> int:

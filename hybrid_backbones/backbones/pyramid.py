@@ -47,12 +47,13 @@ class PyramidBackbone(BaseModule):
 
     # Last parts of parameter names that never get weight decay although they have two or more dimensions.
     no_weight_decay: tuple[str, ...] = ()
-    # Of published files: how to rename keys, as (pattern, replacement) for re.sub, and which a backbone has no use of.
+    # Keys of published files: how to rename them, as (pattern, replacement) for re.sub, and patterns of those that a
+    # backbone does not use.
     checkpoint_renames: tuple[tuple[str, str], ...] = ()
     checkpoint_ignores: tuple[str, ...] = ()
-    # Prefixes of what dense prediction adds to a trunk, which no published file has.
+    # Prefixes of parameters that only dense prediction needs, and that no published file has.
     dense_only_prefixes: tuple[str, ...] = ('out_norms.',)
-    # Those of them behind the trunk, which learn as fast as the heads.
+    # Those of them behind the trunk, which learn at the heads' rate.
     head_lr_prefixes: tuple[str, ...] = ('out_norms.',)
     # Mean and deviation of the RGB images, from 0 to 255, that published weights were trained on: ImageNet's.
     image_mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -101,7 +102,7 @@ class PyramidBackbone(BaseModule):
         self.out_channels = tuple(stage_channels[i] for i in out_indices)
         self.out_strides = tuple(stage_strides[i] for i in out_indices)
 
-    # What a family says of itself.
+    # What a family defines.
 
     @staticmethod
     def convert_checkpoint(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -109,7 +110,7 @@ class PyramidBackbone(BaseModule):
         return state
 
     def checkpoint_advice(self, state: dict[str, Tensor]) -> str:
-        """What to do about a file that does not fit, whose renamed tensors these are."""
+        """What to do about a file that does not fit, as the end of the error; `state` has its renamed tensors."""
         return 'Give the arch that the file was made for, or the file of this arch.'
 
     @staticmethod
@@ -146,7 +147,7 @@ class PyramidBackbone(BaseModule):
     def build_head(self, num_classes: int) -> nn.Module:
         """The authors' classification head, from :meth:`head_features` to logits; its children carry their names."""
 
-    # What all families share.
+    # What all families inherit.
 
     @property
     def num_blocks(self) -> int:

@@ -203,7 +203,7 @@ class TimmPyramid(PyramidBackbone):
                 block.set_input_size(feat_size, block.window_size)
         self.shifted_for = size
 
-    # What a family says of itself.
+    # What the contract asks for.
 
     @property
     def min_size(self) -> int:

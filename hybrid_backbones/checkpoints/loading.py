@@ -18,7 +18,7 @@ class Loadable(Protocol):
     checkpoint_renames: tuple[tuple[str, str], ...]
     # Patterns of keys, after renaming, that the network does not use.
     checkpoint_ignores: tuple[str, ...]
-    # Prefixes of what dense prediction adds to a trunk, which no published file has.
+    # Prefixes of parameters that only dense prediction needs, and that no published file has.
     dense_only_prefixes: tuple[str, ...]
 
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -214,10 +214,10 @@ def _renamed(state: State, network: Classifier) -> State:
 
 def _without_ignored(state: State, network: Classifier) -> State:
     """`state` without what dense prediction adds, and what loading ignores apart from the head."""
-    added, ignores = network.backbone.dense_only_prefixes, '|'.join(network.backbone.checkpoint_ignores)
+    dense_only, ignores = network.backbone.dense_only_prefixes, '|'.join(network.backbone.checkpoint_ignores)
     heads = {name.split('.')[0] for name in network.head.state_dict()}
     ignored = {key for key in state if key.split('.')[0] not in heads and re.match(ignores, key)}
-    return {key: value for key, value in state.items() if key not in ignored and not key.startswith(added)}
+    return {key: value for key, value in state.items() if key not in ignored and not key.startswith(dense_only)}
 
 
 def _fits(value: Tensor, own: Tensor, of_trunk: bool) -> bool:
