@@ -20,8 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.depthwise import Depthwise
 from ..layers.drop_path import DropPath, linear_rates
-from ..layers.folding import fold_before, fold_behind, set_weights
+from ..layers.folding import fold_before, fuse_norms, set_weights
+from ..layers.inference import check_foldable
+from ..layers.linear import Pointwise
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
 from .pyramid import PyramidBackbone
@@ -37,9 +40,9 @@ ARCHS = {
 }
 
 
-def _depthwise(dim: int, kernel_size: int, dilation: int = 1) -> nn.Conv2d:
+def _depthwise(dim: int, kernel_size: int, dilation: int = 1) -> Depthwise:
     padding = dilation * (kernel_size // 2)
-    return nn.Conv2d(dim, dim, kernel_size, padding=padding, dilation=dilation, groups=dim)
+    return Depthwise(dim, dim, kernel_size, padding=padding, dilation=dilation, groups=dim)
 
 
 class ElementScale(nn.Module):
@@ -62,7 +65,7 @@ class MultiOrderConv(nn.Module):
         self.DW_conv0 = _depthwise(dim, 5)
         self.DW_conv1 = _depthwise(self.dims[1], 5, dilation=2)
         self.DW_conv2 = _depthwise(self.dims[2], 7, dilation=3)
-        self.PW_conv = nn.Conv2d(dim, dim, 1)
+        self.PW_conv = Pointwise(dim, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         low, middle, high = self.DW_conv0(x).split(self.dims, 1)
@@ -74,10 +77,10 @@ class GatedAggregation(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.proj_1 = nn.Conv2d(dim, dim, 1)
-        self.gate = nn.Conv2d(dim, dim, 1)
+        self.proj_1 = Pointwise(dim, dim, 1)
+        self.gate = Pointwise(dim, dim, 1)
         self.value = MultiOrderConv(dim)
-        self.proj_2 = nn.Conv2d(dim, dim, 1)
+        self.proj_2 = Pointwise(dim, dim, 1)
         self.sigma = ElementScale(dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,10 +95,10 @@ class ChannelAggregation(nn.Module):
     def __init__(self, dim: int, ratio: int) -> None:
         super().__init__()
         hidden = ratio * dim
-        self.fc1 = nn.Conv2d(dim, hidden, 1)
+        self.fc1 = Pointwise(dim, hidden, 1)
         self.dwconv = _depthwise(hidden, 3)
-        self.fc2 = nn.Conv2d(hidden, dim, 1)
-        self.decompose = nn.Conv2d(hidden, 1, 1)
+        self.fc2 = Pointwise(hidden, dim, 1)
+        self.decompose = Pointwise(hidden, 1, 1)
         self.sigma = ElementScale(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,7 +126,8 @@ class Block(nn.Module):
     @torch.no_grad()
     def fuse(self) -> None:
         """Fold the second BatchNorm into the layer behind it; the first is part of the shortcut too."""
-        if isinstance(self.norm2, nn.BatchNorm2d):
+        check_foldable(self.mlp.fc1, self.norm2)
+        if not isinstance(self.norm2, nn.Identity):
             weight, bias = fold_before(self.norm2, self.mlp.fc1.weight)
             set_weights(self.mlp.fc1, weight, bias + self.mlp.fc1.bias)
             self.norm2 = nn.Identity().eval()
@@ -142,7 +146,7 @@ class Downsampling(nn.Module):
 
     def fuse(self) -> None:
         """Fold the BatchNorm into the convolution before it."""
-        self.norm = _fold(self.projection, self.norm)
+        self.norm = fuse_norms(self.projection, self.norm)
 
 
 class Stem(nn.Module):
@@ -164,14 +168,7 @@ class Stem(nn.Module):
     def fuse(self) -> None:
         """Fold both BatchNorms into the convolutions before them."""
         for conv in (0, 3):
-            self.projection[conv + 1] = _fold(self.projection[conv], self.projection[conv + 1])
-
-
-def _fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Module:
-    """Fold a BatchNorm into the convolution before it; returns what takes the norm's place."""
-    if isinstance(norm, nn.BatchNorm2d):
-        set_weights(conv, *fold_behind(conv.weight, conv.bias, norm))
-    return nn.Identity().eval()
+            self.projection[conv + 1] = fuse_norms(self.projection[conv], self.projection[conv + 1])
 
 
 class _Head(nn.Module):

@@ -42,11 +42,17 @@ class Depthwise(nn.Conv2d):
         if not self.in_channels == self.out_channels == self.groups:
             return super()._conv_forward(x, weight, bias)
         weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        return depthwise(x.permute(0, 2, 3, 1), weight, bias, self.stride[0]).permute(0, 3, 1, 2)
+        x = depthwise(x.permute(0, 2, 3, 1), weight, bias, self.stride[0], dilation=self.dilation[0])
+        return x.permute(0, 3, 1, 2)
 
 
 def depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: Sequence[int] | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: Sequence[int] | None = None,
+    dilation: int = 1,
 ) -> Tensor:
     """Depthwise convolution, same-size but for its stride.
 
@@ -55,7 +61,8 @@ def depthwise(
         weight: (C, 1, k, k) with odd k.
         bias: (C,).
         stride: Of the output's pixels.
-        padding: Rows and columns of zeros on each side, instead of k // 2.
+        padding: Rows and columns of zeros on each side, instead of those that keep the size.
+        dilation: Pixels from one tap of the kernel to the next.
 
     Returns:
         (N, ceil(H / stride), ceil(W / stride), C) in the dtype of `x`, larger by what `padding` adds.
@@ -64,9 +71,9 @@ def depthwise(
         # Autocast would cast the arguments back.
         with torch.autocast('cpu', enabled=False):
             bias = None if bias is None else bias.float()
-            return depthwise(x.float(), weight.float(), bias, stride, padding).to(x.dtype)
-    if stride > 1 or padding is not None or _at_a_time(x, weight) >= weight.shape[0]:
-        return _convolve(x, weight, bias, stride, padding)
+            return depthwise(x.float(), weight.float(), bias, stride, padding, dilation).to(x.dtype)
+    if stride > 1 or padding is not None or dilation > 1 or _at_a_time(x, weight) >= weight.shape[0]:
+        return _convolve(x, weight, bias, stride, padding, dilation)
     return _InParts.apply(x, weight, bias) if torch.is_grad_enabled() else _convolve_in_parts(x, weight, bias)
 
 
@@ -104,12 +111,17 @@ def _convolve_in_parts(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
 
 
 def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: Sequence[int] | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int = 1,
+    padding: Sequence[int] | None = None,
+    dilation: int = 1,
 ) -> Tensor:
-    padding = weight.shape[-1] // 2 if padding is None else padding
+    padding = dilation * (weight.shape[-1] // 2) if padding is None else padding
     # Through this view, a gradient has the parameter's own strides, which DistributedDataParallel compares.
     weight = weight.flatten().view_as(weight)
-    out = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, padding, groups=weight.shape[0])
+    out = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, padding, dilation, weight.shape[0])
     return out.permute(0, 2, 3, 1)
 
 

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.parametrize('name', ONE_OF_EACH)
 
 
 class Adapter(nn.Module):
-    """A frozen layer plus a low-rank layer of the same kind, built as peft's LoRA builds it; nothing else of the layer
-    is to be seen from outside.
+    """A frozen layer plus a low-rank layer of the same kind, built as peft's LoRA builds it, and dilated as the
+    layer is; nothing else of the layer is to be seen from outside.
     """
 
     def __init__(self, base: nn.Linear | nn.Conv2d) -> None:
@@ -26,7 +26,7 @@ class Adapter(nn.Module):
             self.down = nn.Linear(base.in_features, 2, bias=False)
             self.up = nn.Linear(2, base.out_features, bias=False)
         else:
-            window = base.kernel_size, base.stride, base.padding
+            window = base.kernel_size, base.stride, base.padding, base.dilation
             self.down = type(base)(base.in_channels, 2, *window, bias=False)
             self.up = nn.Conv2d(2, base.out_channels, 1, bias=False)
         self.scale = 1.0

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_backbones.layers.depthwise import depthwise
+from hybrid_backbones.layers.depthwise import Depthwise, depthwise
 
 
 # 101x102 pixels under a kernel of 9 are convolved in parts of 24 channels, here with two left over.
@@ -36,3 +36,11 @@ def test_the_gradient_of_a_kernel_has_the_kernel_s_strides():
     weight = torch.randn(6, 1, 3, 3, requires_grad=True)
     depthwise(torch.randn(1, 5, 7, 6), weight).square().sum().backward()
     assert weight.grad.stride() == weight.stride()
+
+
+@pytest.mark.parametrize('dilation', [2, 3])
+def test_a_dilated_kernel_keeps_the_size(dilation):
+    layer = Depthwise(8, 8, 7, padding=3 * dilation, dilation=dilation, groups=8)
+    x = torch.randn(2, 8, 19, 23).contiguous(memory_format=torch.channels_last)
+    expected = F.conv2d(x, layer.weight, layer.bias, 1, 3 * dilation, dilation, 8)
+    torch.testing.assert_close(layer(x), expected)
