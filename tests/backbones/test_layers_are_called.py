@@ -6,7 +6,6 @@ import pytest
 import torch
 from backbones.test_contract import build, loss_of
 from families import ONE_OF_EACH
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from hybrid_backbones.layers.position import SizeCache
@@ -185,6 +184,8 @@ def test_a_parameter_is_read_by_its_module_alone(name, training, image):
 
 
 def test_peft_trains_it(name, image):
+    from peft import LoraConfig, get_peft_model
+
     network = build(name)
     targets = [
         key
