@@ -154,7 +154,7 @@ def _textbook_macs(attn: GatedPositionalAttention, inputs: tuple[Tensor, tuple[i
     x, size = inputs
     n, tokens, dim = x.shape
     pairs = attention_pairs(size, attn.window_size)
-    return n * (3 * tokens * dim**2 + pairs * (2 * dim + 3 * attn.num_heads))
+    return n * (4 * tokens * dim**2 + pairs * (2 * dim + 3 * attn.num_heads))
 
 
 def _attention_inputs(attn: GatedPositionalAttention, x: Tensor, size: Sequence[int]) -> AttentionInputs:

@@ -117,7 +117,7 @@ def over_windows(function: Callable[[Tensor], Tensor], x: Tensor, window: int) -
 
 
 def relative_logits(q: Tensor, size: tuple[int, int], rel_height: Tensor, rel_width: Tensor) -> tuple[Tensor, Tensor]:
-    """What relative positions add to the scores of attention over a map, a part per row and a part per column.
+    """Relative position logits of attention over a map, a part per row and a part per column.
 
     Args:
         q: (N, heads, H * W, d), queries of a map row by row.
@@ -126,7 +126,7 @@ def relative_logits(q: Tensor, size: tuple[int, int], rel_height: Tensor, rel_wi
         rel_width: (2W - 1, d), those of columns.
 
     Returns:
-        (N, heads, H * W, H) and (N, heads, H * W, W): what every query adds to the keys of a row, of a column.
+        (N, heads, H * W, H) and (N, heads, H * W, W): logits of every query for the keys of a row, of a column.
     """
     height, width = size
     q = q.unflatten(2, size)
@@ -157,11 +157,11 @@ def decomposed_attention(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns:
     parts = q, k, v, rows, columns
     differentiable = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
     if q.is_cpu and not differentiable and not torch.compiler.is_compiling():
-        return _attend_in_parts(*parts)
-    return _attend_longer(*parts)
+        return _attend_by_query_chunks(*parts)
+    return _attend_with_appended_logits(*parts)
 
 
-def _attend_longer(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _attend_with_appended_logits(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The two parts as further elements of every query, which a key picks by the one-hot code of its place."""
     height, width, dim = rows.shape[-1], columns.shape[-1], q.shape[-1]
     places = torch.arange(height * width, device=q.device)
@@ -174,7 +174,7 @@ def _attend_longer(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tenso
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim]
 
 
-def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _attend_by_query_chunks(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The sum of both parts as the bias of a few queries at a time: 0.55 of the time of longer vectors on a CPU."""
     n, heads, tokens, _ = q.shape
     # (N, H * W, heads, d) in memory, as the layers around want it.

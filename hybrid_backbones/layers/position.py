@@ -1,4 +1,4 @@
-"""What is learned of positions, on a grid of one size, for the map at hand: tables by place, and bias by offset."""
+"""Position tables and relative position bias, learned on a grid of one size, for maps of any size."""
 
 import math
 from collections import OrderedDict
@@ -13,7 +13,7 @@ _SIZES_KEPT = 8
 
 
 class SizeCache(nn.Module):
-    """What follows from a parameter and a map's size alone, kept for the last few sizes in inference.
+    """Results that depend on a parameter and a map's size alone, kept for the last few sizes in inference.
 
     Never kept while training, where the parameter changes at every step and its gradient is wanted, nor in a compiled
     graph. Any call of `train()` or `eval()` empties it: averaged weights are swapped in through `.data`, which no
@@ -25,10 +25,10 @@ class SizeCache(nn.Module):
         self._kept: dict[tuple, Tensor] = {}
 
     def forward(self, parameter: Tensor, size: tuple[int, ...], make: Callable[[], Tensor]) -> Tensor:
-        """`make()`, or what it gave for the same `size` and unchanged `parameter`."""
+        """`make()`, or its result for the same `size` and unchanged `parameter`."""
         if self.training or torch.compiler.is_compiling() or (torch.is_grad_enabled() and parameter.requires_grad):
             return make()
-        # Neither a graph nor an inference tensor: what is kept may later meet a layer that trains.
+        # Neither a graph nor an inference tensor: kept results may later be used by a layer that trains.
         with torch.inference_mode(False), torch.no_grad():
             version = None if parameter.is_inference() else parameter._version
             key = (size, parameter.data_ptr(), version, parameter.dtype, parameter.device)
@@ -112,18 +112,18 @@ class RelativeTable(nn.Module):
 
     Args:
         grid: (h, w) that it is learned on.
-        heads: Heads of the attention.
+        num_heads: Heads of the attention.
     """
 
-    def __init__(self, grid: tuple[int, int], heads: int) -> None:
+    def __init__(self, grid: tuple[int, int], num_heads: int) -> None:
         super().__init__()
         self.grid = grid
-        self.relative_position_bias_table = nn.Parameter(torch.empty(math.prod(_offsets(grid)), heads))
+        self.relative_position_bias_table = nn.Parameter(torch.empty(math.prod(_offsets(grid)), num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.cache = SizeCache()
 
     def forward(self, height: int, width: int) -> Tensor:
-        """(heads, 2 * height - 1, 2 * width - 1)."""
+        """(num_heads, 2 * height - 1, 2 * width - 1)."""
         table = self.relative_position_bias_table
         return self.cache(table, (height, width), lambda: _resize_flat(table, self.grid, (height, width)))
 
@@ -138,7 +138,7 @@ def _offsets(grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def _resize_flat(table: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """(offsets of `grid`, heads) to (heads, 2H - 1, 2W - 1) for `size`, (H, W)."""
+    """(offsets of `grid`, num_heads) to (num_heads, 2H - 1, 2W - 1) for `size`, (H, W)."""
     return resize_table(table.unflatten(0, _offsets(grid)).permute(2, 0, 1), *_offsets(size))
 
 
@@ -149,16 +149,16 @@ class RelativeMLP(nn.Module):
     CoAtNet: offsets in pixels of the map, no limit of the bias; without timm's dropout inside.
     """
 
-    def __init__(self, heads: int, hidden: int = 512) -> None:
+    def __init__(self, num_heads: int, hidden: int = 512) -> None:
         super().__init__()
-        layers = dict(fc1=nn.Linear(2, hidden), act=nn.ReLU(), fc2=nn.Linear(hidden, heads))
+        layers = dict(fc1=nn.Linear(2, hidden), act=nn.ReLU(), fc2=nn.Linear(hidden, num_heads))
         self.mlp = nn.Sequential(OrderedDict(layers))
         for layer in (self.mlp.fc1, self.mlp.fc2):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, height: int, width: int) -> Tensor:
-        """(heads, 2 * height - 1, 2 * width - 1)."""
+        """(num_heads, 2 * height - 1, 2 * width - 1)."""
         like = self.mlp.fc1.weight
         lines = [torch.arange(1 - side, side, device=like.device, dtype=like.dtype) for side in (height, width)]
         offsets = torch.stack(torch.meshgrid(*lines, indexing='ij'), -1)
