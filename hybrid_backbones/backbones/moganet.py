@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from ..layers.depthwise import Depthwise
 from ..layers.drop_path import DropPath, linear_rates
-from ..layers.folding import fold_before, fuse_norms, set_weights
-from ..layers.inference import check_foldable
+from ..layers.folding import fuse_norms
 from ..layers.linear import Pointwise
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
@@ -123,14 +122,9 @@ class Block(nn.Module):
         x = x + self.drop_path(self.layer_scale_1 * self.attn(self.norm1(x)))
         return x + self.drop_path(self.layer_scale_2 * self.mlp(self.norm2(x)))
 
-    @torch.no_grad()
     def fuse(self) -> None:
         """Fold the second BatchNorm into the layer behind it; the first is part of the shortcut too."""
-        check_foldable(self.mlp.fc1, self.norm2)
-        if not isinstance(self.norm2, nn.Identity):
-            weight, bias = fold_before(self.norm2, self.mlp.fc1.weight)
-            set_weights(self.mlp.fc1, weight, bias + self.mlp.fc1.bias)
-            self.norm2 = nn.Identity().eval()
+        self.norm2 = fuse_norms(self.mlp.fc1, nn.Identity(), self.norm2)
 
 
 class Downsampling(nn.Module):

@@ -33,13 +33,14 @@ def folded(conv: nn.Conv2d, behind: nn.Module, before: nn.Module | None = None) 
     """Weight and bias of `conv` with the BatchNorms beside it, `nn.Identity` once they are folded for good.
 
     Args:
-        conv: Convolution; 1x1 and without bias where there is a norm in front.
+        conv: Convolution; 1x1 where there is a norm in front.
         behind: BatchNorm behind it.
         before: BatchNorm in front of it.
     """
     weight, bias = conv.weight, conv.bias
     if before is not None and not isinstance(before, nn.Identity):
-        weight, bias = fold_before(before, weight)
+        weight, shift = fold_before(before, weight)
+        bias = shift if bias is None else bias + shift
     return (weight, bias) if isinstance(behind, nn.Identity) else fold_behind(weight, bias, behind)
 
 
@@ -64,7 +65,7 @@ def fold_behind(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tu
 
 
 def fold_before(norm: nn.BatchNorm2d, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (D, C, 1, 1) and bias (D,) of a 1x1 convolution without bias, with the BatchNorm in front of it."""
+    """Weight (D, C, 1, 1) of a 1x1 convolution with the BatchNorm in front, and what that adds to its bias, (D,)."""
     scale, shift = _affine(norm)
     return weight * scale[:, None, None], weight.flatten(1) @ shift
 

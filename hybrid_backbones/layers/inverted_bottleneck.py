@@ -34,7 +34,7 @@ def expand_depthwise(
 
     Args:
         x: (N, H, W, C), contiguous.
-        expand: 1x1 convolution from C to D channels, without bias where there is a `pre_norm`.
+        expand: 1x1 convolution from C to D channels.
         expand_norm: BatchNorm behind it; `nn.Identity` when folded for good, like the others.
         depthwise: 3x3 depthwise convolution.
         depthwise_norm: BatchNorm behind it.

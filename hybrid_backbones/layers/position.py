@@ -156,10 +156,11 @@ class RelativeMLP(nn.Module):
         for layer in (self.mlp.fc1, self.mlp.fc2):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
+        # Offsets have its type and device: layers may be adapters, whose weights are their own.
+        self.register_buffer('origin', torch.zeros(()), persistent=False)
 
     def forward(self, height: int, width: int) -> Tensor:
         """(num_heads, 2 * height - 1, 2 * width - 1)."""
-        like = self.mlp.fc1.weight
-        lines = [torch.arange(1 - side, side, device=like.device, dtype=like.dtype) for side in (height, width)]
+        lines = [self.origin + torch.arange(1 - side, side, device=self.origin.device) for side in (height, width)]
         offsets = torch.stack(torch.meshgrid(*lines, indexing='ij'), -1)
         return self.mlp(offsets.sign() * offsets.abs().log1p()).permute(2, 0, 1)

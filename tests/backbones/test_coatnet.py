@@ -259,6 +259,16 @@ def test_a_network_without_tables_learns_its_bias_at_every_size():
         assert all(b.grad.any() for b in biases if b.ndim > 1)
 
 
+def test_layers_of_the_learned_bias_may_be_replaced():
+    network = build(table_size=None).float().eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = network(image)
+        for bias in (m for m in network.modules() if isinstance(m, RelativeMLP)):
+            bias.mlp.fc1 = nn.Sequential(bias.mlp.fc1)
+        assert all(torch.equal(a, b) for a, b in zip(network(image), expected, strict=True))
+
+
 @pytest.mark.parametrize('stages', ['CCCC', 'CCCT', 'CCTT', 'CTTT'])
 def test_the_layout_is_what_was_asked_for(stages):
     network = build(stages=stages)
