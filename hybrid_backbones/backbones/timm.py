@@ -12,10 +12,11 @@ Deliberate differences from timm:
   network needs multiples, the image is padded with zeros at the right and bottom, and the maps are cropped to
   ceil(H / stride):
 
-  - below 32 pixels, to 32;
-  - Swin, V1 and V2, to its patches of 4 pixels. Windows pad themselves, and shift where the map is larger than one
-    window, as in timm's network built for that size. timm shrinks windows and their tables to a map that is smaller;
-    here they keep their size and the map is padded, as in Swin's detectors;
+  - below 32 pixels, to 32, but for Swin and plain ViTs;
+  - Swin, V1 and V2, to its patches of 4 pixels. Windows pad themselves, before they shift, as in Swin's detectors;
+    with `pad_before_shift=False` as in timm's network built for that size: padded after the shift, and shifted only
+    where the map is larger than one window. timm shrinks windows and their tables to a map that is smaller; here they
+    keep their size;
   - MaxViT, to whole windows and grids at every level, 224 pixels for `maxvit_tiny_tf_224`. Padding is part of its
     function there: the grid spans the padded map;
   - networks that add up maps of several strides (HRNet, DLA), Twins and some others, to multiples of the last stride;
@@ -83,6 +84,9 @@ class TimmPyramid(PyramidBackbone):
             constructor, as `dict(model_name='swin_tiny_patch4_window7_224', img_size=384, window_size=12)`.
         out_indices: Levels 0 to 3, of strides 4, 8, 16 and 32, that are returned. Networks that lack some take others:
             a plain ViT of 16-pixel patches has level 2 alone.
+        pad_before_shift: Of Swin alone: a map is padded to whole windows and then shifted, as in the published
+            detectors of Microsoft, mmdet and mmseg. False is timm's function, of classifiers: shifted, unless it is one
+            window, and then padded. They differ wherever a map is no multiple of the window, or is one window.
 
     The other options are those of :class:`PyramidBackbone`.
 
@@ -91,6 +95,7 @@ class TimmPyramid(PyramidBackbone):
     """
 
     tiny_arch = 'test_convnext'
+    classifier_options = dict(out_norm=False, pad_before_shift=False)
 
     def __init__(
         self,
@@ -101,9 +106,12 @@ class TimmPyramid(PyramidBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
         out_norm: bool = True,
+        pad_before_shift: bool = True,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         import timm
+
+        from ._timm_swin import shift_at_any_size
 
         self.name, options = parse_name(arch)
         self.options = complete(self.name, options, drop_path_rate)
@@ -117,6 +125,7 @@ class TimmPyramid(PyramidBackbone):
         self._check_levels(features)
         self._plan_sizes(network)
         self.trunk = timm.create_model(self.name, num_classes=0, **self.options)
+        shift_at_any_size(self.trunk, pad_before_shift)
         wanted = [features[stride] for stride in self.out_strides]
         self.features = self.trunk.prune_intermediate_layers(wanted, prune_norm=True, prune_head=True)
         self._map_files(network)
@@ -166,13 +175,12 @@ class TimmPyramid(PyramidBackbone):
         if partitions:
             self.multiple = tuple(last * lcm(*sides) for sides in zip(*partitions, strict=True))
         elif self.options.keys() & {'strict_img_size', 'dynamic_img_size'}:
-            self.multiple = (network.feature_info[0]['reduction'],) * 2
+            self.multiple = self.smallest = (network.feature_info[0]['reduction'],) * 2
         elif type(network).__name__ in OF_MULTIPLES:
             self.multiple = last, last
         elif network.default_cfg.get('fixed_input_size'):
             size = self.options.get('img_size', network.default_cfg['input_size'][1:])
             self.smallest = self.only = (size, size) if isinstance(size, int) else tuple(size)
-        self.shifted_for: tuple[int, int] | None = None
 
     def _fit(self, x: Tensor) -> Tensor:
         """Pad an image to a size that the network takes.
@@ -188,20 +196,7 @@ class TimmPyramid(PyramidBackbone):
                 f"arch=dict(model_name='{self.name}', img_size=(H, W)), if timm can, or choose a network of any size"
             )
         fitted = [max(-(-s // m) * m, least) for s, m, least in zip(size, self.multiple, self.smallest, strict=True)]
-        self._shift_windows(tuple(fitted))
         return F.pad(x, (0, fitted[1] - size[1], 0, fitted[0] - size[0])) if tuple(fitted) != tuple(size) else x
-
-    def _shift_windows(self, size: tuple[int, int]) -> None:
-        """Tell the blocks of Swin their map's size, by which they shift their windows or not."""
-        if size == self.shifted_for or 'strict_img_size' not in self.options:
-            return
-        for info in self.trunk.feature_info[: self.features[-1] + 1]:
-            grid = [-(-side // info['reduction']) for side in size]
-            for block in self.trunk.get_submodule(info['module']).blocks:
-                # Not below a window: timm would resize its table, for good.
-                feat_size = tuple(max(side, window) for side, window in zip(grid, block.window_size, strict=True))
-                block.set_input_size(feat_size, block.window_size)
-        self.shifted_for = size
 
     # What the contract asks for.
 
@@ -218,8 +213,12 @@ class TimmPyramid(PyramidBackbone):
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """timm's own conversion of published files, and of tables that were learned at another size.
 
-        Of EfficientNet-PyTorch's, which timm does not know, ours.
+        Of EfficientNet-PyTorch's and OpenMMLab's Swin, which timm does not know, ours.
         """
+        from ._timm_swin import convert_openmmlab, is_of_openmmlab
+
+        if is_of_openmmlab(state):
+            return convert_openmmlab(state)
         if is_file_of_efficientnet_pytorch(state):
             network = without_weights(self.name, self.options)
             return named_as_timm(state, network) if pads_as_tensorflow(network) else state
