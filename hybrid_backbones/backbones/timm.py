@@ -28,8 +28,6 @@ Deliberate differences from timm:
   `create_classifier` has them. An output norm stands on every returned map, unless `out_norm=False`.
 """
 
-import re
-import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import lcm
@@ -42,7 +40,18 @@ from torch import Tensor, nn
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
 from ._efficientnet_files import ADVICE, is_file_of_efficientnet_pytorch, named_as_timm, pads_as_tensorflow
-from ._timm_network import absent, complete, last_layers, layers_of, parse_name, without_weights
+from ._timm_network import (
+    complete,
+    convert_file,
+    file_rules,
+    image_statistics,
+    last_layers,
+    layers_of,
+    log_licence,
+    parse_name,
+    without_decay,
+    without_weights,
+)
 from .pyramid import PyramidBackbone
 
 STRIDES = (4, 8, 16, 32)
@@ -119,8 +128,7 @@ class TimmPyramid(PyramidBackbone):
         features = {info['reduction']: i for i, info in enumerate(network.feature_info)}
         widths = {info['reduction']: info['num_chs'] for info in network.feature_info}
         channels = [widths.get(stride, 0) for stride in STRIDES]
-        statistics = network.default_cfg['mean'], network.default_cfg['std']
-        self.image_mean, self.image_std = (tuple(round(255 * value, 3) for value in each) for each in statistics)
+        self.image_mean, self.image_std = image_statistics(network)
         super().__init__(channels, STRIDES, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self._check_levels(features)
         self._plan_sizes(network)
@@ -128,7 +136,7 @@ class TimmPyramid(PyramidBackbone):
         shift_at_any_size(self.trunk, pad_before_shift)
         wanted = [features[stride] for stride in self.out_strides]
         self.features = self.trunk.prune_intermediate_layers(wanted, prune_norm=True, prune_head=True)
-        self._map_files(network)
+        self.checkpoint_renames, self.checkpoint_ignores = file_rules(network, self.trunk)
         self._number_layers(network, [features.get(stride) for stride in STRIDES[: self.num_stages]])
         if with_cp:
             self._check_recomputes()
@@ -140,8 +148,7 @@ class TimmPyramid(PyramidBackbone):
             raise ValueError(
                 f'{self.name} of timm has maps of strides {", ".join(map(str, strides))}, and none of '
                 f'{", ".join(map(str, missing))}, which out_indices={self.out_indices} ask for. Give the levels that '
-                'it has (0 to 3 are strides 4 to 32), or take ViT, ConViT or CeiT of this package, which make four '
-                'levels from one'
+                'it has (0 to 3 are strides 4 to 32); of a plain ViT, TimmPlainPyramid makes four levels'
             )
 
     def _number_layers(self, network: nn.Module, features: Sequence[int | None]) -> None:
@@ -153,14 +160,6 @@ class TimmPyramid(PyramidBackbone):
         for last in last_layers(network, layers, features):
             self.ends.append(max(self.ends[-1], sum(layer <= last for layer in kept) - 1))
         self.depths = tuple(b - a for a, b in pairwise(self.ends))
-
-    def _map_files(self, network: nn.Module) -> None:
-        """What files call the trunk, and what of them it leaves out: classifier, final norm and unbuilt stages."""
-        own = self.trunk.state_dict()
-        tops = '|'.join(sorted({re.escape(key.partition('.')[0]) for key in own}))
-        unbuilt = '|'.join(map(re.escape, absent(network.state_dict(), own)))
-        self.checkpoint_renames = ((rf'^(?!({unbuilt})(\.|$))(?=({tops})(\.|$))', 'trunk.'),)
-        self.checkpoint_ignores = (rf'(trunk\.)?({unbuilt})(\.|$)',)
 
     # Image sizes.
 
@@ -207,8 +206,7 @@ class TimmPyramid(PyramidBackbone):
     @property
     def no_weight_decay(self) -> tuple[str, ...]:
         """timm's own choice, by the last part of the names."""
-        names = self.trunk.no_weight_decay() if hasattr(self.trunk, 'no_weight_decay') else ()
-        return tuple(sorted({name.rpartition('.')[2] for name in names}))
+        return without_decay(self.trunk)
 
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """timm's own conversion of published files, and of tables that were learned at another size.
@@ -222,13 +220,12 @@ class TimmPyramid(PyramidBackbone):
         if is_file_of_efficientnet_pytorch(state):
             network = without_weights(self.name, self.options)
             return named_as_timm(state, network) if pads_as_tensorflow(network) else state
-        convert = getattr(sys.modules[type(self.trunk).__module__], 'checkpoint_filter_fn', None)
-        if convert is None or any(key.startswith('trunk.') for key in state):
-            return state
-        try:
-            return convert(state, without_weights(self.name, self.options))
-        except (AttributeError, KeyError, RuntimeError):
-            return state  # of another network; what is known here and what is not goes into the error
+        return convert_file(state, without_weights(self.name, self.options))
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        if self.init_cfg:
+            log_licence(self.trunk)
 
     def checkpoint_advice(self, state: dict[str, Tensor]) -> str:
         return ADVICE if is_file_of_efficientnet_pytorch(state) else super().checkpoint_advice(state)
