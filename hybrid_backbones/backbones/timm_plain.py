@@ -192,7 +192,7 @@ class TimmPlainPyramid(PlainBackbone):
         blocks = zip(self.trunk.blocks, windows, strict=True)
         self.size_arguments = [attend_on_grid(block, window) for block, window in blocks]
 
-    # What a family says of itself.
+    # What the contract asks for.
 
     @property
     def no_weight_decay(self) -> tuple[str, ...]:

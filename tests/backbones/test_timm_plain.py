@@ -5,6 +5,7 @@ import math
 import pytest
 import timm
 import torch
+from mmengine.logging import MMLogger
 from safetensors.torch import save_file
 from torch import nn
 
@@ -93,7 +94,7 @@ def test_other_sizes_are_padded_and_maps_cropped(kind):
 
 @of_every_kind
 def test_gradient_reaches_every_parameter(kind):
-    network = build(kind, pyramid='multi_depth', drop_path_rate=0.1).train()
+    network = build(kind, pyramid='multi_depth').train()
     sum(m.square().mean() for m in network(torch.randn(2, 3, 97, 131))).backward()
     assert all(parameter.grad.any() for parameter in network.parameters())
 
@@ -179,10 +180,10 @@ def test_no_matrix_of_all_pairs_is_kept_for_the_backward_pass(kind):
         largest = max(largest, tensor.numel())
         return tensor
 
-    tokens = 64 * 64
+    tokens = 48 * 48
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        network(torch.randn(1, 3, 1024, 1024))
-    assert largest < tokens**2 / 4
+        network(torch.randn(1, 3, 768, 768))
+    assert largest < tokens**2 / 2
 
 
 # Other patches.
@@ -253,20 +254,27 @@ def test_stem_and_quarters_hold_all_parameters(kind):
 
 
 @pytest.mark.parametrize(
-    ('name', 'licence'),
+    ('name', 'terms'),
     [
-        ('timm_mae_b', "'cc-by-nc-4.0', which forbids commercial"),
-        ('timm_dinov3_s', "'dinov3-license', which has terms"),
+        ('timm_mae_b', "'cc-by-nc-4.0', which forbids commercial use"),
+        ('timm_dinov3_s', "'dinov3-license', which has terms of its own"),
+        ('timm_deit3_s', None),
     ],
 )
-def test_a_licence_that_is_not_free_is_logged_as_weights_are_loaded(name, licence, tmp_path, caplog):
-    cls, options = find_backbone(name)
-    arch = dict(model_name=options['arch'], **SMALL)
-    torch.save(timm.create_model(**arch).state_dict(), tmp_path / 'model.pth')
-    caplog.set_level('INFO')
-    assert licence not in caplog.text
-    create_backbone(name, arch=arch, checkpoint=tmp_path / 'model.pth')
-    assert caplog.text.count(f'The weights of {options["arch"]} are published under {licence}') == 1
+def test_a_licence_that_is_not_of_free_software_is_logged_as_weights_are_loaded(name, terms, tmp_path, caplog):
+    model = find_backbone(name)[1]['arch']
+    arch = dict(model_name=model, **SMALL)
+    torch.save(timm.create_model(model, **SMALL).state_dict(), tmp_path / 'model.pth')
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        create_backbone(name, arch=arch)
+        assert 'published under' not in caplog.text
+        create_backbone(name, arch=arch, checkpoint=tmp_path / 'model.pth')
+    finally:
+        logger.removeHandler(caplog.handler)
+    expected = [f'The weights of {model} are published under {terms}'] if terms else []
+    assert [message for message in caplog.messages if 'published under' in message] == expected
 
 
 def test_registered_names_are_of_networks_with_published_weights():
