@@ -19,7 +19,6 @@ Deliberate differences from timm:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -129,19 +128,10 @@ class TimmPlainPyramid(PlainBackbone):
         arch: timm's name of the network, with the tag of its weights where normalisation or licence depend on it
             (`'vit_base_patch16_224.mae'`), or a dict of `model_name` and arguments of its constructor, as
             `dict(model_name='vit_small_patch14_dinov2', img_size=224)`, at which learned positions are stored.
-        pyramid: `'simple'`, all levels from the last map, as ViTDet's detectors; `'multi_depth'`, each from its quarter
-            of the blocks, as BEiT's segmentors; None, no pyramid but the maps of single blocks, all of the patches'
-            stride.
-        window_size: None, or the side in tokens of the windows that attention stays within, in all blocks but the last
-            of each quarter. Another function than the one that was pretrained; a grid that one window covers stays
-            whole. SAM has windows of its own.
-        out_indices: Levels 0 to 3 that are returned, all by default; with `pyramid=None` blocks, by default the last.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0 over all blocks.
-        frozen_stages: -1 nothing, 0 the stem with positions and prefix tokens, k that and k quarters of the blocks.
-        norm_eval: Keep BatchNorm statistics fixed during training (of hybrid stems).
-        with_cp: Recompute blocks in the backward pass.
-        out_norm: LayerNorm on every returned map.
-        init_cfg: `dict(type='Pretrained', checkpoint=...)` takes timm's files, and those of authors that timm converts.
+        pyramid, blocks, window_size: See :class:`PlainBackbone`; maps of single `blocks` have the stride of the
+            patches. SAM has windows of its own and takes no others.
+
+    The other options are those of :class:`PlainBackbone`, except `table_size`, which is `img_size` of `arch` here.
 
     Raises:
         ValueError: Unknown arch, one that is no plain ViT, or options that it does not know.
@@ -154,6 +144,7 @@ class TimmPlainPyramid(PlainBackbone):
         self,
         arch: str | dict[str, Any] = 'vit_small_patch16_dinov3.lvd1689m',
         pyramid: str | None = 'simple',
+        blocks: Sequence[int] | None = None,
         window_size: int | None = None,
         out_indices: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
@@ -171,7 +162,7 @@ class TimmPlainPyramid(PlainBackbone):
         network = without_weights(self.name, self.options)
         _check_class(self.name, network)
         depth, dim = len(network.blocks), network.embed_dim
-        super().__init__(depth, dim, pyramid, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
+        super().__init__(depth, dim, pyramid, blocks, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self.patch = network.feature_info[0]['reduction']
         if pyramid is None:
             self.out_strides = (self.patch,) * len(self.out_indices)
@@ -209,7 +200,7 @@ class TimmPlainPyramid(PlainBackbone):
         size = tuple(grid.shape[1:3])
         x, options = ENTRIES[_class_of(self.trunk)](self.trunk, grid)
         for block, own, argument in zip(self.trunk.blocks, options, self.size_arguments, strict=False):
-            x = self.run_block(partial(block, **own | ({argument: size} if argument else {})), x)
+            x = self.run_block(block, x, **own, **({argument: size} if argument else {}))
             yield x.flatten(1, 2) if x.ndim == 4 else x
 
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ KINDS = {
     'patch_8': ('vit_small_patch8_224', SMALL | dict(img_size=56)),
 }
 of_every_kind = pytest.mark.parametrize('kind', KINDS)
-RAW = dict(pyramid=None, out_indices=(1, 4), out_norm=False)
+RAW = dict(pyramid=None, blocks=(1, 4), out_norm=False)
 
 
 def lively(network: nn.Module) -> nn.Module:
@@ -126,7 +126,7 @@ def same_window(grid: tuple[int, int], side: int, prefix: int) -> torch.Tensor:
 @pytest.mark.parametrize('kind', ['deit3', 'dinov2_reg', 'dinov3', 'eva02', 'eva02_b', 'siglip2', 'pe', 'rope_mixed'])
 def test_windows_are_timm_s_attention_under_a_mask(kind):
     grid, side = (5, 9), 4
-    network = build(kind, window_size=side, pyramid=None, out_indices=(0,), out_norm=False).eval()
+    network = build(kind, window_size=side, pyramid=None, blocks=(0,), out_norm=False).eval()
     image = torch.randn(2, 3, *(length * network.patch for length in grid))
     theirs = timm_s(build(kind, **RAW), kind, tuple(image.shape[2:]))
     assert not theirs.load_state_dict(network.trunk.state_dict(), strict=False).unexpected_keys
@@ -142,7 +142,7 @@ def test_windows_are_timm_s_attention_under_a_mask(kind):
 def test_windows_of_beit_have_the_table_of_their_size():
     """Under a mask and the offsets of every pair, written out, in windows of the table's own size."""
     grid, side = (10, 12), 7
-    network = build('beit', window_size=side, pyramid=None, out_indices=(0,), out_norm=False).eval()
+    network = build('beit', window_size=side, pyramid=None, blocks=(0,), out_norm=False).eval()
     image = torch.randn(2, 3, *(length * 16 for length in grid))
     block = timm_s(build('beit', **RAW), 'beit', (112, 112)).blocks[0]
     block.load_state_dict(network.trunk.blocks[0].state_dict())
