@@ -15,8 +15,8 @@ from torch import nn
 
 from hybrid_backbones import create_backbone, list_backbones
 from hybrid_backbones.backbones import TimmPlainPyramid
-from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.backbones._plain import PlainBackbone
+from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.engine.model_checks import check_channels
 
 FOLDER = Path(__file__).parents[1] / 'configs'
