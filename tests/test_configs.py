@@ -14,7 +14,9 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from hybrid_backbones import create_backbone, list_backbones
+from hybrid_backbones.backbones import TimmPlainPyramid
 from hybrid_backbones.backbones._plain import PlainBackbone
+from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.engine.model_checks import check_channels
 
 FOLDER = Path(__file__).parents[1] / 'configs'
@@ -22,8 +24,10 @@ FOLDER = Path(__file__).parents[1] / 'configs'
 LARGE = {'conv2former_l', 'hornet_l', 'hornet_l_gf', 'moat_2', 'moat_3', 'moat_4', 'replknet_31l', 'replknet_xl'}
 # Authors whose batches on ADE20K are eight times larger.
 LARGE_BATCH = {'replknet_31b', 'replknet_31l', 'replknet_xl'}
-# Options of their family's configs rather than configs of their own.
-WITHOUT_CONFIG = {'conv2former_b_k7'}
+# An option of its family's configs, and timm's plain ViTs, which are put into any config (docs/swapping.md).
+WITHOUT_CONFIG = {'conv2former_b_k7'} | {
+    name for name in list_backbones() if find_backbone(name)[0] is TimmPlainPyramid
+}
 # Runs of minutes, of no recipe.
 SHORT = ('overfit', 'proxy')
 CONFIGS = sorted(path.stem for pattern in ('*_coco.py', '*_ade20k.py') for path in FOLDER.glob(pattern))

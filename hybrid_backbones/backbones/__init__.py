@@ -14,6 +14,7 @@ from .pyramid import PyramidBackbone
 from .replknet import RepLKNet
 from .slak import SLaK
 from .timm import TimmPyramid
+from .timm_plain import TimmPlainPyramid
 from .vit import ViT
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     'PyramidBackbone',
     'RepLKNet',
     'SLaK',
+    'TimmPlainPyramid',
     'TimmPyramid',
     'ViT',
 ]

@@ -2,16 +2,23 @@
 
 import difflib
 import inspect
+import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from mmengine.logging import print_log
+from torch import Tensor, nn
 
 from ..layers.drop_path import check_rate
 
 # Arguments of timm's that are options of the class, or none of its business.
 OWN = ('pretrained', 'checkpoint_path', 'num_classes', 'in_chans', 'drop_path_rate', 'features_only', 'out_indices')
+
+# Licences of published weights by timm's identifiers: those of free software, and those that forbid commercial use.
+FREE = ('apache-2.0', 'bsd-3-clause', 'mit')
+NONCOMMERCIAL = ('apple-amlr', 'cc-by-nc-4.0', 'fair-noncommercial-research-license')
 
 
 def parse_name(arch: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -58,7 +65,8 @@ def complete(name: str, options: dict[str, Any], drop_path_rate: float) -> dict[
             'every network has it'
         )
     check_rate(drop_path_rate)
-    parameters = inspect.signature(type(network)).parameters
+    # Those that a class passes on to the one that it derives from, too.
+    parameters = {name for cls in type(network).__mro__ for name in inspect.signature(cls.__init__).parameters}
     if 'drop_path_rate' in parameters:
         options = options | dict(drop_path_rate=drop_path_rate)
     elif drop_path_rate:
@@ -89,6 +97,46 @@ def last_layers(network: nn.Module, layers: dict[str, int], features: Sequence[i
             network.prune_intermediate_layers([feature], prune_norm=True, prune_head=True)
         ends.append(0 if feature is None else max(layers[name] for name, _ in network.named_parameters()))
     return ends[::-1]
+
+
+def file_rules(network: nn.Module, trunk: nn.Module) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """How keys of timm's files are renamed for `trunk`, and which it leaves out: head, final norm, unbuilt blocks."""
+    own = trunk.state_dict()
+    tops = '|'.join(sorted({re.escape(key.partition('.')[0]) for key in own}))
+    unbuilt = '|'.join(map(re.escape, absent(network.state_dict(), own)))
+    return ((rf'^(?!({unbuilt})(\.|$))(?=({tops})(\.|$))', 'trunk.'),), (rf'(trunk\.)?({unbuilt})(\.|$)',)
+
+
+def convert_file(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """timm's own conversion of published files, and of tables that were learned at another size, for `network`."""
+    convert = getattr(sys.modules[type(network).__module__], 'checkpoint_filter_fn', None)
+    if convert is None or any(key.startswith('trunk.') for key in state):
+        return state
+    try:
+        return convert(state, network)
+    except (AttributeError, KeyError, RuntimeError):
+        return state  # of another network; what is known here and what is not goes into the error
+
+
+def image_statistics(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation, from 0 to 255, of the images that the published weights were trained on."""
+    statistics = network.default_cfg['mean'], network.default_cfg['std']
+    return tuple(tuple(round(255 * value, 3) for value in each) for each in statistics)
+
+
+def log_licence(network: nn.Module) -> None:
+    """Log the licence of the network's published weights, unless it is one of free software."""
+    licence = network.pretrained_cfg.get('license', FREE[0])
+    if licence not in FREE:
+        terms = 'which forbids commercial use' if licence in NONCOMMERCIAL else 'which has terms of its own'
+        name = '.'.join(filter(None, (network.pretrained_cfg['architecture'], network.pretrained_cfg.get('tag'))))
+        print_log(f'The weights of {name} are published under {licence!r}, {terms}', 'current')
+
+
+def without_decay(trunk: nn.Module) -> tuple[str, ...]:
+    """Last parts of the names of parameters to which timm gives no weight decay."""
+    names = trunk.no_weight_decay() if hasattr(trunk, 'no_weight_decay') else ()
+    return tuple(sorted({name.rpartition('.')[2] for name in names}))
 
 
 def beginnings(name: str) -> list[str]:

@@ -12,10 +12,11 @@ Deliberate differences from timm:
   network needs multiples, the image is padded with zeros at the right and bottom, and the maps are cropped to
   ceil(H / stride):
 
-  - below 32 pixels, to 32;
-  - Swin, V1 and V2, to its patches of 4 pixels. Windows pad themselves, and shift where the map is larger than one
-    window, as in timm's network built for that size. timm shrinks windows and their tables to a map that is smaller;
-    here they keep their size and the map is padded, as in Swin's detectors;
+  - below 32 pixels, to 32, but for Swin and plain ViTs;
+  - Swin, V1 and V2, to its patches of 4 pixels. Windows pad themselves, before they shift, as in Swin's detectors;
+    with `pad_before_shift=False` as in timm's network built for that size: padded after the shift, and shifted only
+    where the map is larger than one window. timm shrinks windows and their tables to a map that is smaller; here they
+    keep their size;
   - MaxViT, to whole windows and grids at every level, 224 pixels for `maxvit_tiny_tf_224`. Padding is part of its
     function there: the grid spans the padded map;
   - networks that add up maps of several strides (HRNet, DLA), Twins and some others, to multiples of the last stride;
@@ -27,8 +28,6 @@ Deliberate differences from timm:
   `create_classifier` has them. An output norm stands on every returned map, unless `out_norm=False`.
 """
 
-import re
-import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import lcm
@@ -41,7 +40,18 @@ from torch import Tensor, nn
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
 from ._efficientnet_files import ADVICE, is_file_of_efficientnet_pytorch, named_as_timm, pads_as_tensorflow
-from ._timm_network import absent, complete, last_layers, layers_of, parse_name, without_weights
+from ._timm_network import (
+    complete,
+    convert_file,
+    file_rules,
+    image_statistics,
+    last_layers,
+    layers_of,
+    log_licence,
+    parse_name,
+    without_decay,
+    without_weights,
+)
 from .pyramid import PyramidBackbone
 
 STRIDES = (4, 8, 16, 32)
@@ -83,6 +93,9 @@ class TimmPyramid(PyramidBackbone):
             constructor, as `dict(model_name='swin_tiny_patch4_window7_224', img_size=384, window_size=12)`.
         out_indices: Levels 0 to 3, of strides 4, 8, 16 and 32, that are returned. Networks that lack some take others:
             a plain ViT of 16-pixel patches has level 2 alone.
+        pad_before_shift: Of Swin alone: a map is padded to whole windows and then shifted, as in the published
+            detectors of Microsoft, mmdet and mmseg. False is timm's function, of classifiers: shifted, unless it is one
+            window, and then padded. They differ wherever a map is no multiple of the window, or is one window.
 
     The other options are those of :class:`PyramidBackbone`.
 
@@ -91,6 +104,7 @@ class TimmPyramid(PyramidBackbone):
     """
 
     tiny_arch = 'test_convnext'
+    classifier_options = dict(out_norm=False, pad_before_shift=False)
 
     def __init__(
         self,
@@ -101,9 +115,12 @@ class TimmPyramid(PyramidBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
         out_norm: bool = True,
+        pad_before_shift: bool = True,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         import timm
+
+        from ._timm_swin import shift_at_any_size
 
         self.name, options = parse_name(arch)
         self.options = complete(self.name, options, drop_path_rate)
@@ -111,15 +128,15 @@ class TimmPyramid(PyramidBackbone):
         features = {info['reduction']: i for i, info in enumerate(network.feature_info)}
         widths = {info['reduction']: info['num_chs'] for info in network.feature_info}
         channels = [widths.get(stride, 0) for stride in STRIDES]
-        statistics = network.default_cfg['mean'], network.default_cfg['std']
-        self.image_mean, self.image_std = (tuple(round(255 * value, 3) for value in each) for each in statistics)
+        self.image_mean, self.image_std = image_statistics(network)
         super().__init__(channels, STRIDES, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self._check_levels(features)
         self._plan_sizes(network)
         self.trunk = timm.create_model(self.name, num_classes=0, **self.options)
+        shift_at_any_size(self.trunk, pad_before_shift)
         wanted = [features[stride] for stride in self.out_strides]
         self.features = self.trunk.prune_intermediate_layers(wanted, prune_norm=True, prune_head=True)
-        self._map_files(network)
+        self.checkpoint_renames, self.checkpoint_ignores = file_rules(network, self.trunk)
         self._number_layers(network, [features.get(stride) for stride in STRIDES[: self.num_stages]])
         if with_cp:
             self._check_recomputes()
@@ -131,8 +148,7 @@ class TimmPyramid(PyramidBackbone):
             raise ValueError(
                 f'{self.name} of timm has maps of strides {", ".join(map(str, strides))}, and none of '
                 f'{", ".join(map(str, missing))}, which out_indices={self.out_indices} ask for. Give the levels that '
-                'it has (0 to 3 are strides 4 to 32), or take ViT, ConViT or CeiT of this package, which make four '
-                'levels from one'
+                'it has (0 to 3 are strides 4 to 32); of a plain ViT, TimmPlainPyramid makes four levels'
             )
 
     def _number_layers(self, network: nn.Module, features: Sequence[int | None]) -> None:
@@ -144,14 +160,6 @@ class TimmPyramid(PyramidBackbone):
         for last in last_layers(network, layers, features):
             self.ends.append(max(self.ends[-1], sum(layer <= last for layer in kept) - 1))
         self.depths = tuple(b - a for a, b in pairwise(self.ends))
-
-    def _map_files(self, network: nn.Module) -> None:
-        """What files call the trunk, and what of them it leaves out: classifier, final norm and unbuilt stages."""
-        own = self.trunk.state_dict()
-        tops = '|'.join(sorted({re.escape(key.partition('.')[0]) for key in own}))
-        unbuilt = '|'.join(map(re.escape, absent(network.state_dict(), own)))
-        self.checkpoint_renames = ((rf'^(?!({unbuilt})(\.|$))(?=({tops})(\.|$))', 'trunk.'),)
-        self.checkpoint_ignores = (rf'(trunk\.)?({unbuilt})(\.|$)',)
 
     # Image sizes.
 
@@ -166,13 +174,12 @@ class TimmPyramid(PyramidBackbone):
         if partitions:
             self.multiple = tuple(last * lcm(*sides) for sides in zip(*partitions, strict=True))
         elif self.options.keys() & {'strict_img_size', 'dynamic_img_size'}:
-            self.multiple = (network.feature_info[0]['reduction'],) * 2
+            self.multiple = self.smallest = (network.feature_info[0]['reduction'],) * 2
         elif type(network).__name__ in OF_MULTIPLES:
             self.multiple = last, last
         elif network.default_cfg.get('fixed_input_size'):
             size = self.options.get('img_size', network.default_cfg['input_size'][1:])
             self.smallest = self.only = (size, size) if isinstance(size, int) else tuple(size)
-        self.shifted_for: tuple[int, int] | None = None
 
     def _fit(self, x: Tensor) -> Tensor:
         """Pad an image to a size that the network takes.
@@ -188,20 +195,7 @@ class TimmPyramid(PyramidBackbone):
                 f"arch=dict(model_name='{self.name}', img_size=(H, W)), if timm can, or choose a network of any size"
             )
         fitted = [max(-(-s // m) * m, least) for s, m, least in zip(size, self.multiple, self.smallest, strict=True)]
-        self._shift_windows(tuple(fitted))
         return F.pad(x, (0, fitted[1] - size[1], 0, fitted[0] - size[0])) if tuple(fitted) != tuple(size) else x
-
-    def _shift_windows(self, size: tuple[int, int]) -> None:
-        """Tell the blocks of Swin their map's size, by which they shift their windows or not."""
-        if size == self.shifted_for or 'strict_img_size' not in self.options:
-            return
-        for info in self.trunk.feature_info[: self.features[-1] + 1]:
-            grid = [-(-side // info['reduction']) for side in size]
-            for block in self.trunk.get_submodule(info['module']).blocks:
-                # Not below a window: timm would resize its table, for good.
-                feat_size = tuple(max(side, window) for side, window in zip(grid, block.window_size, strict=True))
-                block.set_input_size(feat_size, block.window_size)
-        self.shifted_for = size
 
     # What the contract asks for.
 
@@ -212,24 +206,26 @@ class TimmPyramid(PyramidBackbone):
     @property
     def no_weight_decay(self) -> tuple[str, ...]:
         """timm's own choice, by the last part of the names."""
-        names = self.trunk.no_weight_decay() if hasattr(self.trunk, 'no_weight_decay') else ()
-        return tuple(sorted({name.rpartition('.')[2] for name in names}))
+        return without_decay(self.trunk)
 
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """timm's own conversion of published files, and of tables that were learned at another size.
 
-        Of EfficientNet-PyTorch's, which timm does not know, ours.
+        Of EfficientNet-PyTorch's and OpenMMLab's Swin, which timm does not know, ours.
         """
+        from ._timm_swin import convert_openmmlab, is_of_openmmlab
+
+        if is_of_openmmlab(state):
+            return convert_openmmlab(state)
         if is_file_of_efficientnet_pytorch(state):
             network = without_weights(self.name, self.options)
             return named_as_timm(state, network) if pads_as_tensorflow(network) else state
-        convert = getattr(sys.modules[type(self.trunk).__module__], 'checkpoint_filter_fn', None)
-        if convert is None or any(key.startswith('trunk.') for key in state):
-            return state
-        try:
-            return convert(state, without_weights(self.name, self.options))
-        except (AttributeError, KeyError, RuntimeError):
-            return state  # of another network; what is known here and what is not goes into the error
+        return convert_file(state, without_weights(self.name, self.options))
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        if self.init_cfg:
+            log_licence(self.trunk)
 
     def checkpoint_advice(self, state: dict[str, Tensor]) -> str:
         return ADVICE if is_file_of_efficientnet_pytorch(state) else super().checkpoint_advice(state)

@@ -70,7 +70,7 @@ def levels(extractor: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
 
 @of_every_kind
 def test_maps_are_timm_s_features(kind):
-    network = build(kind).eval()
+    network = build(kind, pad_before_shift=False).eval()
     size = KINDS[kind][2]
     options = dict(img_size=size) if kind == 'swin' else dict(out_indices=tuple(range(len(network.trunk.feature_info))))
     image = torch.randn(2, 3, *size)
@@ -83,14 +83,61 @@ def test_maps_are_timm_s_features(kind):
 
 
 @pytest.mark.parametrize('size', [(64, 64), (64, 192), (160, 64), (96, 128)])
-def test_swin_shifts_as_timm_s_network_built_for_the_size(size):
-    network = build('swin').eval()
+def test_swin_s_windows_are_on_request_those_of_timm_s_network_built_for_the_size(size):
+    network = build('swin', pad_before_shift=False).eval()
     image = torch.randn(1, 3, *size)
     with torch.inference_mode():
         network(torch.randn(1, 3, 192, 192))
         expected = levels(features_of_timm(network, img_size=size, strict_img_size=True), image)
         for a, b in zip(network(image), expected, strict=True):
-            assert torch.equal(a, b)
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def swin_of_mmdet() -> nn.Module:
+    from mmdet.models.backbones import SwinTransformer
+
+    options = dict(embed_dims=16, depths=(2, 2, 2, 2), num_heads=(1, 1, 2, 2), window_size=7, drop_path_rate=0.0)
+    network = lively(SwinTransformer(**options))
+    network.train(False)  # returns nothing
+    return network
+
+
+# Maps of one window (224), of whole windows, of neither, of odd sides, smaller than a window.
+@pytest.mark.parametrize('size', [(224, 224), (448, 224), (200, 333), (97, 131), (9, 30)])
+def test_swin_is_the_network_of_the_published_detectors(size, tmp_path):
+    theirs = swin_of_mmdet()
+    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in theirs.state_dict().items()}), tmp_path / 'mmdet.pth')
+    arch = dict(model_name='swin_tiny_patch4_window7_224', **SWIN | dict(img_size=224, window_size=7))
+    ours = TimmPyramid(arch, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'mmdet.pth'))).eval()
+    ours.init_weights()
+    assert ours.load_report.matched == ours.load_report.total == sum(p.numel() for p in theirs.parameters())
+    assert not ours.load_report.ignored
+    image = torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        for a, b in zip(ours(image), theirs(image), strict=True):
+            assert (a - b).norm() < 1e-5 * b.norm()
+
+
+@pytest.mark.parametrize(('name', 'window'), [('swinv2_tiny_window8_256', 8), ('swinv2_cr_tiny_224', 7)])
+def test_the_order_of_padding_and_shift_matters_to_swin_v2_where_windows_are_padded(name, window):
+    arch = dict(model_name=name, embed_dim=16, depths=(2, 1, 1, 1), num_heads=(1, 1, 1, 1))
+    padded_first, shifted_first = (lively(TimmPyramid(arch, (0,), pad_before_shift=p)).eval() for p in (True, False))
+    shifted_first.load_state_dict(padded_first.state_dict())
+    with torch.inference_mode():
+        for side, equal in ((8 * window, True), (12 * window - 4, False)):
+            image = torch.randn(1, 3, side, side)
+            assert torch.allclose(padded_first(image)[0], shifted_first(image)[0], atol=1e-5) == equal
+
+
+@pytest.mark.parametrize('pad_before_shift', [True, False])
+def test_swin_recomputes_each_forward_pass_for_its_own_size(pad_before_shift):
+    plain, recomputed = (build('swin', pad_before_shift=pad_before_shift, with_cp=cp).train() for cp in (False, True))
+    recomputed.load_state_dict(plain.state_dict())
+    images = torch.randn(1, 3, 64, 64), torch.randn(1, 3, 33, 97)
+    for network in (plain, recomputed):
+        sum(m.square().mean() for maps in [network(image) for image in images] for m in maps).backward()
+    for a, b in zip(recomputed.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(('kind', 'padded'), [('swin', (76, 100)), ('maxvit', (160, 160))])
@@ -262,7 +309,7 @@ def test_tables_of_swin_get_no_weight_decay():
 
 
 def test_a_plain_network_has_the_level_of_its_stride():
-    with pytest.raises(ValueError, match=r'test_vit of timm has maps of strides 16, and none of 4, 8, 32.*ViT, ConViT'):
+    with pytest.raises(ValueError, match=r'maps of strides 16, and none of 4, 8, 32.*TimmPlainPyramid'):
         TimmPyramid('test_vit')
     network = TimmPyramid('test_vit', out_indices=(2,), frozen_stages=0).eval()
     assert (network.out_channels, network.out_strides, network.depths) == ((64,), (16,), (0, 0, 6))

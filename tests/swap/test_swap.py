@@ -168,3 +168,35 @@ def test_every_family(name, framework):
 @pytest.mark.parametrize('name', ONE_OF_EACH)
 def test_every_family_in_every_framework(name, framework):
     check(framework, name)
+
+
+# Of timm's plain ViTs, one of every kind of patch, positions and attention.
+PLAIN = (
+    'timm_deit3_s',
+    'timm_dinov2_s',
+    'timm_dinov2_reg_s',
+    'timm_dinov3_s',
+    'timm_dinov3_s_plus',
+    'timm_eva02_t',
+    'timm_eva02_b',
+    'timm_beit_b',
+    'timm_beitv2_b',
+    'timm_siglip2_b',
+    'timm_mae_b',
+    'timm_sam_b',
+    'timm_cradio_v3_b',
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('framework', ['Mask R-CNN', 'UperNet'])
+@pytest.mark.parametrize('name', PLAIN)
+def test_every_plain_vit(name, framework):
+    check(framework, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('framework', FRAMEWORKS)
+@pytest.mark.parametrize('name', ['timm_dinov2_s', 'timm_dinov3_s', 'timm_beit_b'])
+def test_plain_vits_in_every_framework(name, framework):
+    check(framework, name)
