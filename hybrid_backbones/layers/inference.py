@@ -1,5 +1,9 @@
 """When inference may read the weights of layers instead of calling them: the one place that decides it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import nn
 from torch.nn.modules import module as _torch_module
@@ -14,6 +18,19 @@ def known_layer(cls: type[nn.Module]) -> type[nn.Module]:
     return cls
 
 
+_watched = ContextVar('global hooks watch layers', default=True)
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """For profilers, whose global hooks only tell which module runs, and which count what inference executes."""
+    token = _watched.set(False)
+    try:
+        yield
+    finally:
+        _watched.reset(token)
+
+
 def may_read(*layers: nn.Module) -> bool:
     """Whether a fast path may read the weights of `layers` in place of calling them.
 
@@ -22,7 +39,8 @@ def may_read(*layers: nn.Module) -> bool:
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return not _torch_module._has_any_global_hook() and all(map(_is_plain, layers))
+    watched = _watched.get() and _torch_module._has_any_global_hook()
+    return not watched and all(map(_is_plain, layers))
 
 
 def _is_plain(layer: nn.Module) -> bool:

@@ -208,7 +208,7 @@ def test_a_file_of_efficientnet_pytorch_is_of_the_network_with_its_padding():
     assert (match.keys, match.total_keys, match.classes) == (296, 296, 1000)
 
 
-def test_timm_s_own_names_fit_either_padding_and_that_is_told():
+def test_timm_names_fit_either_padding_and_both_are_named():
     (match,) = match_state(without_weights('tf_efficientnet_lite0', {}).state_dict())
     assert {match.backbone, *match.equivalent_names} == {'timm_efficientnet_lite0', 'timm_tf_efficientnet_lite0'}
-    assert 'as its tensors do not tell: timm_tf_efficientnet_lite0' in str(match)
+    assert 'with the same tensors: timm_tf_efficientnet_lite0' in str(match)

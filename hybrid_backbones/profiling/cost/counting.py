@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...backbones.factory import create_backbone, list_backbones
 from ...backbones.pyramid import PyramidBackbone
+from ...layers.inference import unwatched
 from ...swap.feature_maps import build, on_meta
 from ..subjects import create_network
 from .operators import FORMULAS, FOURIER, is_free
@@ -117,6 +118,7 @@ def count_cost(network: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
             stack.enter_context(_MetaAsCPU())
         stack.enter_context(check)
         stack.enter_context(counter)
+        stack.enter_context(unwatched())
         network(*inputs, **kwargs)
     by_operator = {str(op): flops // 2 for op, flops in counter.get_flop_counts().get('Global', {}).items() if flops}
     macs = sum(by_operator.values())
