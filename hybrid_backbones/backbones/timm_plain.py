@@ -169,6 +169,8 @@ class TimmPlainPyramid(PlainBackbone):
         else:
             self.pyramid = ResampledPyramid(self.patch, pyramid, dim, self.out_indices)
         self.image_mean, self.image_std = image_statistics(network)
+        # On the meta device; in a tuple, so that it is no part of this module.
+        self.complete_network = (network,)
         self.trunk = timm.create_model(self.name, num_classes=0, **self.options)
         self._adapt_to_any_size(block_windows(depth, window_size))
         self.trunk.prune_intermediate_layers([self.num_blocks - 1], prune_norm=True, prune_head=True)
@@ -204,7 +206,7 @@ class TimmPlainPyramid(PlainBackbone):
             yield x.flatten(1, 2) if x.ndim == 4 else x
 
     def convert_checkpoint(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return convert_file(state, without_weights(self.name, self.options))
+        return convert_file(state, *self.complete_network)
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -227,29 +229,30 @@ class TimmPlainPyramid(PlainBackbone):
             for parameter in self.trunk.parameters(recurse=False):
                 parameter.requires_grad_(False)
 
-    def build_head(self, num_classes: int) -> nn.Module:
-        """timm's layers behind the last block.
+    def head_features(self, x: Tensor) -> Tensor:
+        """Tokens of the last block, (N, T, C); of SAM, whose head reads a map, (N, C, H, W)."""
+        grid, _ = self.embed(x)
+        *_, tokens = self.tokens(grid)
+        is_map = _class_of(self.trunk) == 'VisionTransformerSAM'
+        return tokens.unflatten(1, grid.shape[1:3]).permute(0, 3, 1, 2) if is_map else tokens
 
-        Raises:
-            ValueError: A network without a classifier.
-        """
+    def build_head(self, num_classes: int) -> nn.Module:
+        """timm's layers behind the last block."""
         import timm
 
-        if not hasattr(self.trunk, 'num_prefix_tokens'):
-            raise ValueError(f'{self.name} of timm has no classifier of tokens; SAM was published without one')
         head = timm.create_model(self.name, num_classes=num_classes, **self.options)
         for name in {key.partition('.')[0] for key in self.trunk.state_dict()}:
             setattr(head, name, None)
-        head.__class__ = type(f'{type(head).__name__}Head', (_FromTokens, type(head)), {})
+        head.__class__ = type(f'{type(head).__name__}Head', (_BehindTrunk, type(head)), {})
         return head
 
 
-class _FromTokens:
+class _BehindTrunk:
     """A network of timm without its trunk."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (N, T, C) to logits."""
-        return self.forward_head(self.norm(x))
+        """What the trunk's `head_features` are, to logits."""
+        return self.forward_head(self.neck(x) if hasattr(self, 'neck') else self.norm(x))
 
 
 def _check_options(options: dict[str, Any]) -> None:

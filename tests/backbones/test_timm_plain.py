@@ -225,7 +225,9 @@ def test_a_file_of_timm_loads_fully(kind, suffix, tmp_path):
     assert all(torch.equal(value, state[key]) for key, value in own.items())
 
 
-@pytest.mark.parametrize('kind', ['deit3', 'dinov2_reg', 'eva02', 'beit', 'siglip2', 'pe', 'distilled', 'dinov3'])
+@pytest.mark.parametrize(
+    'kind', ['deit3', 'dinov2_reg', 'eva02', 'beit', 'siglip2', 'pe', 'distilled', 'dinov3', 'sam']
+)
 def test_logits_are_timm_s(kind, tmp_path):
     name, arguments = KINDS[kind]
     theirs = lively(timm.create_model(name, num_classes=7, **arguments)).eval()
@@ -235,12 +237,6 @@ def test_logits_are_timm_s(kind, tmp_path):
     image = torch.randn(2, 3, *theirs.patch_embed.img_size)
     with torch.inference_mode():
         torch.testing.assert_close(ours(image), theirs(image), rtol=1e-4, atol=1e-5)
-
-
-def test_sam_has_no_classifier():
-    name, arguments = KINDS['sam']
-    with pytest.raises(ValueError, match=r'samvit_base_patch16 of timm has no classifier'):
-        create_classifier('timm_sam_b', arch=dict(model_name=name, **arguments))
 
 
 @pytest.mark.parametrize('kind', ['dinov3', 'beit', 'sam'])
