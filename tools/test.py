@@ -28,6 +28,13 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='settings over those of the config, such as test_dataloader.batch_size=4 or key="[a,b]"',
     )
+    parser.add_argument(
+        '--allow',
+        nargs='+',
+        default=[],
+        metavar='CODE',
+        help='findings about the data that pass on purpose, by the codes of their messages; the log keeps them',
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--no-mallopt', action='store_true', help="leave glibc's allocator as it is (Linux CPUs)")
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -49,6 +56,7 @@ def main() -> None:
         options=args.cfg_options,
         launcher=args.launcher,
         mallopt=not args.no_mallopt,
+        allow=args.allow,
     )
 
 

@@ -55,6 +55,13 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='settings over those of the config, such as optim_wrapper.optimizer.lr=2e-4 or key="[a,b]"',
     )
+    parser.add_argument(
+        '--allow',
+        nargs='+',
+        default=[],
+        metavar='CODE',
+        help='findings about the data that pass on purpose, by the codes of their messages; the log keeps them',
+    )
     parser.add_argument('--backbone', metavar='NAME', help="a backbone of ours in place of the config's: cvt_13, ...")
     parser.add_argument(
         '--backbone-options',
@@ -93,6 +100,7 @@ def main() -> None:
         options=args.cfg_options,
         launcher=args.launcher,
         mallopt=not args.no_mallopt,
+        allow=args.allow,
         change=change,
     )
 

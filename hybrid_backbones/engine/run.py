@@ -1,7 +1,7 @@
 """Training and testing a config from start to end; `tools/train.py` and `tools/test.py` only parse arguments."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch.distributed import DistNetworkError
 
 from .._tasks import is_segmentor
-from ..datasets.checks import check_data
+from ..datasets.checks import Report, check_data
 from .compiling import compile_parts
 from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume, use_total_batch
 from .memory import keep_freed_memory
@@ -33,15 +33,18 @@ def train(
     launcher: str = 'none',
     mallopt: bool = True,
     change: Callable[[Config], Config] | None = None,
+    allow: Iterable[str] = (),
 ) -> Runner:
     """Train a detector or segmentor; see `tools/train.py --help` for the arguments.
 
     Args:
         change: Applied to the config as it is read, before `options`: another backbone put in, for example.
+        allow: Codes of findings of :mod:`hybrid_backbones.datasets.checks` that pass on purpose.
 
     Raises:
         ConnectionError: The processes of a distributed run do not find each other.
-        FileNotFoundError: Config, data, or checkpoint to resume or start from are missing.
+        DataError: Data are missing or incomplete, or do not fit the config: a ValueError with all findings.
+        FileNotFoundError: Config, or checkpoint to resume or start from are missing.
         FloatingPointError: A loss is not finite.
         OSError: A checkpoint cannot be written.
         PermissionError: The work directory cannot be written to.
@@ -61,8 +64,9 @@ def train(
         print_log(use_resume(cfg, resume))
         if cfg.resume:
             _add_hook(cfg, dict(type='StrictCheckpointHook'))
-    check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
+    report = check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',), allow)
     runner = _build(cfg)
+    _log_findings(runner, report)
     if compiler:
         runner.logger.info(f'torch.compile ({compiler}) of {" and ".join(compile_parts(runner.model, compiler))}')
     runner.train()
@@ -81,11 +85,13 @@ def test(
     options: dict | None = None,
     launcher: str = 'none',
     mallopt: bool = True,
+    allow: Iterable[str] = (),
 ) -> dict[str, float]:
     """Evaluate a checkpoint; see `tools/test.py --help` for the arguments. Returns the metrics.
 
     Raises:
-        FileNotFoundError: Config, data or checkpoint are missing.
+        DataError: Data are missing or incomplete, or do not fit the config: a ValueError with all findings.
+        FileNotFoundError: Config or checkpoint are missing.
         PermissionError: The work directory cannot be written to.
         ValueError: The checkpoint is of another model, or `out` does not fit the task.
     """
@@ -101,11 +107,17 @@ def test(
     if out:
         _write_predictions(cfg, out)
     _add_hook(cfg, dict(type='StrictCheckpointHook', unused=unused))
-    check_data(cfg, ('test',))
+    report = check_data(cfg, ('test',), allow)
     runner = _build(cfg)
+    _log_findings(runner, report)
     metrics = runner.test()
     _summarise(runner, {'predictions': out, 'drawings': show_dir})
     return metrics
+
+
+def _log_findings(runner: Runner, report: Report) -> None:
+    if report.findings:
+        runner.logger.info(f'Data: {report.summary()}\n{report.text()}')
 
 
 def _add_hook(cfg: Config, hook: dict) -> None:

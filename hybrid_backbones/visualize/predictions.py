@@ -54,7 +54,8 @@ def save_predictions(
         The files written.
 
     Raises:
-        FileNotFoundError: Config, checkpoint, data or images are missing.
+        DataError: Data are missing or incomplete, or do not fit the config: a ValueError with all findings.
+        FileNotFoundError: Config, checkpoint or images are missing.
         OSError: A file is not an image.
         ValueError: The checkpoint is of another model, or `num_images` below one.
     """

@@ -1,0 +1,100 @@
+"""Are the data of a config there and whole, and do they fit model and evaluators? Asked before anything slow happens.
+
+One module answers one question; each is a function from a :class:`~.view.DataView` to findings. All findings are shown
+at once, errors first.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from mmengine.config import Config
+
+from ..roots import SPLITS
+from .class_names import check_class_names
+from .class_order import adopt_order
+from .evaluators import check_evaluators
+from .filters import check_filters
+from .findings import ERROR, NOTE, SEVERITIES, WARNING, DataError, Finding, Report
+from .geometry import check_geometry
+from .heads import check_heads
+from .images import check_images
+from .label_maps import check_label_maps
+from .layouts import check_layouts, missing_data_hint
+from .objects import check_objects
+from .records import check_records
+from .segmentations import check_segmentations
+from .view import DataView
+
+__all__ = [
+    'CHECKS',
+    'ERROR',
+    'NOTE',
+    'SEVERITIES',
+    'WARNING',
+    'DataError',
+    'Finding',
+    'Report',
+    'check_data',
+    'examine',
+]
+
+CHECKS: tuple[Callable[[DataView], Iterator[Finding]], ...] = (
+    check_layouts,
+    check_class_names,
+    check_heads,
+    check_geometry,
+    check_records,
+    check_objects,
+    check_segmentations,
+    check_filters,
+    check_images,
+    check_label_maps,
+    check_evaluators,
+)
+_MISSING = ('folder-missing', 'file-missing', 'image-missing', 'label-missing')
+
+
+def examine(
+    cfg: Config,
+    splits: tuple[str, ...] = SPLITS,
+    allow: Iterable[str] = (),
+    full: bool = False,
+    progress: Callable[..., Any] | None = None,
+) -> Report:
+    """Everything that the checks find in a config and its data.
+
+    Args:
+        cfg: Config of mmdet or mmseg.
+        splits: Data loaders to look at.
+        allow: Codes of findings that pass on purpose.
+        full: Whether every image and label map is read, not a seeded sample.
+        progress: Wraps an iterable of files, with `desc=`, and shows how far it is; `tqdm.tqdm` fits.
+    """
+    data = DataView(cfg, splits, full, **({'progress': progress} if progress else {}))
+    report = Report(allowed=frozenset(allow))
+    for check in CHECKS:
+        report.add(check(data))
+    if any(finding.code in _MISSING for finding in report.findings):
+        report.hints += missing_data_hint(data)
+    return report
+
+
+def check_data(cfg: Config, splits: tuple[str, ...] = SPLITS, allow: Iterable[str] = ()) -> Report:
+    """Examine a config and its data before training or testing.
+
+    Args:
+        cfg: Config of mmdet or mmseg; its classes get the order of the checkpoint that it loads, if they have another.
+        splits: Data loaders to look at.
+        allow: Codes of findings that pass on purpose.
+
+    Returns:
+        What was found, for the log of the run.
+
+    Raises:
+        DataError: The results would be meaningless. One error with everything that was found, and what to do.
+    """
+    notes = adopt_order(cfg)
+    report = examine(cfg, splits, allow)
+    report.add(notes)
+    report.raise_errors()
+    return report

@@ -1,0 +1,201 @@
+"""A COCO annotation file as columns: read once, without its polygons kept, fast at COCO's size."""
+
+import gc
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Of the forms that `segmentation` may have.
+ABSENT, EMPTY, POLYGONS, FLAT, RLE, BROKEN = range(6)
+_CHUNK = 50_000
+
+
+def numbers(values: Sequence[Any]) -> np.ndarray:
+    """Values as float64, NaN where one is no number: absent, None, text."""
+    if set(map(type, values)) <= {int, float, bool}:
+        return np.fromiter(values, np.float64, len(values))
+    return np.array([float(v) if type(v) in (int, float, bool) else np.nan for v in values], np.float64)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """While millions of small objects are made, none of which can be part of a cycle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file, with or without a byte-order mark."""
+    with _no_garbage_collection():
+        return json.loads(path.read_bytes())
+
+
+class CocoFile:
+    """Columns of an annotation file.
+
+    Attributes:
+        path: The file.
+        error: Why it cannot be read as COCO's layout, '' if it can; everything else is then empty.
+        missing_keys: Those of `images`, `annotations`, `categories` that it lacks.
+        images: Its images, as they stand there.
+        categories: Its categories, as they stand there.
+        num_annotations: N.
+        ids: Annotation ids, None where absent.
+        image_ids: Image id of each annotation.
+        image_rows: (N,) index into `images`, -1 for an unknown image.
+        category_rows: (N,) index into `categories`, -1 for an unknown category.
+        boxes: (N, 4) x, y, width, height in pixels, NaN where one is no number.
+        box_problems: Index of an annotation to what is wrong with its `bbox`.
+        areas: (N,) NaN where absent.
+        crowd: (N,) NaN where absent.
+        ignored: (N,) bool, key `ignore`.
+        segmentation: (N,) one of ABSENT, EMPTY, POLYGONS, FLAT, RLE, BROKEN.
+        polygon_sizes: (N, 2) fewest and most numbers of one polygon, 0 where there is none.
+        odd_polygons: (N,) whether a polygon has an odd number of coordinates.
+        polygon_bounds: (N, 4) x0, y0, x1, y1 of all polygons, NaN where there is none.
+        rle_sizes: (N, 2) height and width, NaN where there is none.
+        widths, heights: Of images, NaN where absent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.error = ''
+        content: Any = {}
+        try:
+            content = read_json(path)
+            if not isinstance(content, dict):
+                raise TypeError(f'it holds a {type(content).__name__}')
+        except (ValueError, TypeError, RecursionError) as error:
+            self.error, content = f'{type(error).__name__}: {error}', {}
+        self.missing_keys = [key for key in ('images', 'annotations', 'categories') if key not in content]
+        lists = {}
+        for key in ('images', 'annotations', 'categories'):
+            value = content.get(key)
+            lists[key] = value if isinstance(value, list) else []
+            if key in content and not (isinstance(value, list) and all(type(record) is dict for record in value)):
+                self.error = self.error or f'TypeError: {key} is not a list of records'
+                lists[key] = []
+        self.images, self.categories = lists['images'], lists['categories']
+        with _no_garbage_collection():
+            self._read_images()
+            self._read_annotations(lists['annotations'])
+
+    def _read_images(self) -> None:
+        self.widths = numbers([image.get('width') for image in self.images])
+        self.heights = numbers([image.get('height') for image in self.images])
+        self.image_index = {_hashable(image.get('id')): row for row, image in enumerate(self.images)}
+        self.category_index = {_hashable(category.get('id')): row for row, category in enumerate(self.categories)}
+
+    def _read_annotations(self, records: list[dict]) -> None:
+        n = self.num_annotations = len(records)
+        self.ids = [record.get('id') for record in records]
+        self.image_ids = [_hashable(record.get('image_id')) for record in records]
+        self.category_ids = [_hashable(record.get('category_id')) for record in records]
+        self.image_rows = np.fromiter((self.image_index.get(i, -1) for i in self.image_ids), np.int64, n)
+        self.category_rows = np.fromiter((self.category_index.get(i, -1) for i in self.category_ids), np.int64, n)
+        self.areas = numbers([record.get('area') for record in records])
+        self.crowd = numbers([record.get('iscrowd') for record in records])
+        self.ignored = np.fromiter((bool(record.get('ignore')) for record in records), bool, n)
+        self._read_boxes([record.get('bbox') for record in records])
+        self.segmentation = np.zeros(n, np.int8)
+        self.polygon_sizes = np.zeros((n, 2), np.int64)
+        self.odd_polygons = np.zeros(n, bool)
+        self.polygon_bounds = np.full((n, 4), np.nan)
+        self.rle_sizes = np.full((n, 2), np.nan)
+        for start in range(0, n, _CHUNK):
+            self._read_segmentations(start, [r.get('segmentation', _MISSING) for r in records[start : start + _CHUNK]])
+
+    def _read_boxes(self, boxes: list[Any]) -> None:
+        self.box_problems: dict[int, str] = {}
+        for i, box in enumerate(boxes):
+            if type(box) is not list or len(box) != 4:
+                self.box_problems[i] = f'bbox is {_short(box)}'
+                boxes[i] = [None] * 4
+        self.boxes = numbers(list(chain.from_iterable(boxes))).reshape(-1, 4)
+        for i in np.flatnonzero(~np.isfinite(self.boxes).all(1)).tolist():
+            self.box_problems.setdefault(i, f'bbox is {_short(boxes[i])}')
+
+    def _read_segmentations(self, start: int, values: list[Any]) -> None:
+        kinds = [_kind(value) for value in values]
+        self.segmentation[start : start + len(values)] = kinds
+        rows = [i for i, kind in enumerate(kinds) if kind == POLYGONS]
+        try:
+            self._measure_polygons([start + i for i in rows], [values[i] for i in rows])
+        except (TypeError, ValueError):  # a coordinate that is no number: find whose
+            for i in rows:
+                try:
+                    self._measure_polygons([start + i], [values[i]])
+                except (TypeError, ValueError):
+                    self.segmentation[start + i] = BROKEN
+        for i, kind in enumerate(kinds):
+            if kind == RLE:
+                self.rle_sizes[start + i] = values[i]['size']
+
+    def _measure_polygons(self, rows: list[int], objects: list[list[list[float]]]) -> None:
+        """Sizes and bounds of the polygons of some objects."""
+        if not rows:
+            return
+        polygons = list(chain.from_iterable(objects))
+        lengths = np.fromiter(map(len, polygons), np.int64, len(polygons))
+        flat = np.fromiter(chain.from_iterable(polygons), np.float64, int(lengths.sum()))
+        starts = np.cumsum(lengths) - lengths
+        is_x = (np.arange(len(flat)) - np.repeat(starts, lengths)) % 2 == 0
+        counts = np.fromiter(map(len, objects), np.int64, len(objects))
+        first = np.cumsum(counts) - counts
+        odd = np.add.reduceat(lengths % 2, first) > 0
+        at = np.asarray(rows)
+        self.polygon_sizes[at, 0] = np.minimum.reduceat(lengths, first)
+        self.polygon_sizes[at, 1] = np.maximum.reduceat(lengths, first)
+        self.odd_polygons[at] = odd
+        # A sentinel, so that the last objects may be empty.
+        begin = np.minimum(starts[first], max(len(flat) - 1, 0))
+        if not len(flat):
+            return
+        inf = np.float64(np.inf)
+        for axis, chosen in ((0, is_x), (1, ~is_x)):
+            self.polygon_bounds[at, axis] = np.minimum.reduceat(np.where(chosen, flat, inf), begin)
+            self.polygon_bounds[at, axis + 2] = np.maximum.reduceat(np.where(chosen, flat, -inf), begin)
+        empty = np.add.reduceat(lengths, first) == 0
+        self.polygon_bounds[at[empty]] = np.nan
+
+    def name(self, row: int) -> str:
+        """How a finding names an annotation."""
+        return f'annotation {self.ids[row]!r} of image {self.image_ids[row]!r}'
+
+
+_MISSING = object()
+
+
+def _kind(value: Any) -> int:
+    if value is _MISSING:
+        return ABSENT
+    if isinstance(value, dict):
+        size, counts = value.get('size'), value.get('counts')
+        whole = isinstance(size, list) and len(size) == 2 and all(type(v) in (int, float) for v in size)
+        return RLE if whole and isinstance(counts, (str, list)) else BROKEN
+    if not value:
+        return EMPTY
+    if not isinstance(value, list):
+        return BROKEN
+    if all(type(polygon) is list for polygon in value):
+        return POLYGONS
+    return FLAT if all(type(number) in (int, float) for number in value) else BROKEN
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, (int, float, str)) or value is None else repr(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + '...'

@@ -1,0 +1,191 @@
+"""Are the records of an annotation file complete, each with an id of its own, and do they refer to each other?"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from .coco_file import CocoFile
+from .findings import ERROR, LARGE_SHARE_OF_STRAYS, NOTE, WARNING, Finding
+from .rows import FIX, finder
+from .view import DatasetView, DataView
+
+
+def check_records(data: DataView) -> Iterator[Finding]:
+    """Findings about the records of every annotation file of COCO's layout."""
+    for dataset, file in data.coco_files(usable=False):
+        if file.error or not file.images or not file.num_annotations:
+            yield from _check_content(dataset, file)
+            continue
+        yield from _check_ids(dataset, file)
+        yield from _check_references(dataset, file)
+
+
+def _check_content(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
+    path = str(file.path)
+    if file.error:
+        yield Finding(
+            ERROR,
+            'annotation-file',
+            path,
+            f'it is not a complete COCO annotation file ({file.error})',
+            remedy='fetch or export it again; expected: {"images": [...], "annotations": [...], "categories": [...]}',
+        )
+        return
+    absent = [key for key in file.missing_keys if key != 'annotations' or dataset.split != 'test']
+    when = '' if dataset.split == 'train' else ' at the first validation'
+    if absent:
+        yield Finding(
+            ERROR,
+            'annotation-file',
+            path,
+            f'it is not a complete COCO annotation file: it lacks {" and ".join(map(repr, absent))}',
+            key=absent[0],
+            consequence='MMDetection ends with a KeyError'
+            + (' at the first validation.' if dataset.split != 'train' else '.'),
+            remedy='export it again with all three of images, annotations, categories',
+        )
+    elif not file.images:
+        yield Finding(ERROR, 'no-images', path, 'it lists no images', key='images', remedy='export it again')
+    else:
+        what = 'Nothing can be learned.' if dataset.split == 'train' else 'AP is -1 or 0 whatever the model predicts.'
+        yield Finding(
+            ERROR,
+            'no-objects',
+            path,
+            f'it lists {len(file.images)} images and no annotations',
+            key='annotations',
+            consequence=what,
+            remedy='export it with the annotations',
+        )
+
+
+def _check_ids(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
+    find = finder(file)
+    absent = np.fromiter((i is None for i in file.ids), bool, file.num_annotations)
+    yield from find(
+        ERROR,
+        'annotation-id',
+        absent,
+        'annotations without an id',
+        key='id',
+        remedy=FIX,
+        consequence='MMDetection ends with a KeyError.',
+    )
+    if absent.any():
+        return
+    keys = [i if isinstance(i, (int, float, str)) else repr(i) for i in file.ids]
+    if len(set(keys)) < len(keys) and getattr(dataset.cls, 'ANN_ID_UNIQUE', True):
+        counts = Counter(keys)
+        rows = np.fromiter((counts[key] > 1 for key in keys), bool, len(keys))
+        yield from find(
+            ERROR,
+            'annotation-id',
+            rows,
+            'annotations share their id with others',
+            key='id',
+            remedy=FIX,
+            consequence='MMDetection refuses the file; evaluation keeps one of each.',
+        )
+    zero = np.fromiter((key in (0, '0', False) for key in keys), bool, len(keys))
+    if dataset.split == 'train':
+        yield from find(
+            NOTE,
+            'annotation-id-zero',
+            zero,
+            'an annotation has id 0',
+            key='id',
+            remedy=FIX,
+            consequence='Training is not affected; as ground truth for COCO metrics it would be.',
+        )
+    else:
+        yield from find(
+            ERROR,
+            'annotation-id-zero',
+            zero,
+            'an annotation has id 0',
+            key='id',
+            remedy=FIX,
+            consequence='COCO evaluation takes id 0 for "not matched": its detection counts as false, and '
+            'AP is too low.',
+        )
+
+
+def _check_references(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
+    find = finder(file)
+    path = str(file.path)
+    names = [image.get('id') for image in file.images]
+    for key in ('id', 'width', 'height'):
+        rows = [i for i, image in enumerate(file.images) if image.get(key) is None]
+        if rows:
+            yield Finding(
+                ERROR,
+                'image-record',
+                path,
+                f'images without {key}',
+                record=f'image {names[rows[0]]!r}',
+                key=key,
+                count=len(rows),
+                total=len(file.images),
+                consequence='MMDetection ends with a KeyError.',
+                remedy=FIX,
+            )
+    for key, values in (('width', file.widths), ('height', file.heights)):
+        rows = [i for i in np.flatnonzero(~(values > 0)) if file.images[i].get(key) is not None]
+        if rows:
+            yield Finding(
+                ERROR,
+                'image-record',
+                path,
+                f'{key} of images is not a positive number',
+                record=f'image {names[rows[0]]!r}',
+                key=key,
+                count=len(rows),
+                total=len(file.images),
+                consequence='Its objects are taken to lie outside of it.',
+                remedy=FIX,
+            )
+    yield from _check_double_images(file)
+    for code, rows, key, known in (
+        ('unknown-image', file.image_rows < 0, 'image_id', file.image_index),
+        ('unknown-category', file.category_rows < 0, 'category_id', file.category_index),
+    ):
+        given = file.image_ids if key == 'image_id' else file.category_ids
+        kind = key.removesuffix('_id')
+        hint = ''
+        if rows.any():
+            value = given[int(np.flatnonzero(rows)[0])]
+            if str(value) in map(str, known):
+                hint = f': {value!r} is a {type(value).__name__}, the ids of {kind} records are of another type'
+        yield from find(
+            LARGE_SHARE_OF_STRAYS,
+            code,
+            rows,
+            f'{key} of annotations is the id of no {kind}{hint}',
+            key=key,
+            consequence='MMDetection leaves these objects out.',
+            remedy=FIX,
+        )
+
+
+def _check_double_images(file: CocoFile) -> Iterator[Finding]:
+    if len(file.image_index) == len(file.images):
+        return
+    counts = Counter(str(image.get('id')) for image in file.images)
+    double = [image for image in file.images if counts[str(image.get('id'))] > 1]
+    names: dict[str, set] = {}
+    for image in double:
+        names.setdefault(str(image.get('id')), set()).add(str(image.get('file_name')))
+    mixed = [key for key, files in names.items() if len(files) > 1]
+    yield Finding(
+        ERROR if mixed else WARNING,
+        'double-image',
+        str(file.path),
+        'several files have the same image id' if mixed else 'images are listed more than once',
+        record=f'image {mixed[0] if mixed else double[0].get("id")}',
+        key='id',
+        count=len(double),
+        total=len(file.images),
+        consequence='Of each id the last image is used, with the objects of all.',
+        remedy=FIX,
+    )
