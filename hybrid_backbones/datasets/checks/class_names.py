@@ -10,7 +10,7 @@ import numpy as np
 from ... import compat
 from .coco_file import CocoFile
 from .findings import ERROR, NOTE, WARNING, Finding
-from .view import DatasetView, DataView
+from .view import DatasetView, DataView, reads_text
 
 _FIX = 'python tools/check_data.py CONFIG --fix OUT_DIR writes annotation files with the names of the config'
 
@@ -22,7 +22,8 @@ def check_class_names(data: DataView) -> Iterator[Finding]:
         yield from problems
         if dataset.coco is not None and dataset.classes and not any(f.severity == ERROR for f in problems):
             yield from _check_categories(dataset, dataset.coco, dataset.classes)
-    yield from _check_between_datasets(data.datasets)
+    if not reads_text(data.cfg.get('model') or {}):
+        yield from _check_between_datasets(data.datasets)
 
 
 def _check_metainfo(dataset: DatasetView) -> Iterator[Finding]:
@@ -41,7 +42,7 @@ def _check_metainfo(dataset: DatasetView) -> Iterator[Finding]:
         return
     classes = dataset.classes
     if classes is None:
-        if dataset.split != 'train' or dataset.is_segmentation:
+        if not isinstance(dataset.built, Exception) and (dataset.is_segmentation or dataset.is_a('XMLDataset')):
             yield Finding(
                 ERROR if dataset.split != 'train' else WARNING,
                 'classes-missing',
@@ -292,7 +293,7 @@ def _check_use(dataset: DatasetView, file: CocoFile, classes: Sequence[str], nam
 
 def _check_between_datasets(datasets: Sequence[DatasetView]) -> Iterator[Finding]:
     """All datasets of a config number their labels alike; those that are concatenated have equal `metainfo`."""
-    known = [dataset for dataset in datasets if dataset.classes]
+    known = [dataset for dataset in datasets if dataset.classes and not dataset.is_tracking]
     if not known:
         return
     first = known[0]
@@ -301,8 +302,9 @@ def _check_between_datasets(datasets: Sequence[DatasetView]) -> Iterator[Finding
             continue
         same = set(other.classes) == set(first.classes)
         what = 'the same classes in another order' if same else 'other classes'
+        renamed = not same and len(other.classes) == len(first.classes) and other.split != 'train'
         yield Finding(
-            ERROR,
+            WARNING if renamed else ERROR,
             'classes-differ',
             f'{other.where}.metainfo',
             f'{what} than {first.where}',

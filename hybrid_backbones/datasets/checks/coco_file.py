@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -24,7 +25,7 @@ def numbers(values: Sequence[Any]) -> np.ndarray:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """While millions of small objects are made, none of which can be part of a cycle."""
+    """While many small objects are made, none of which can be part of a cycle."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -34,10 +35,69 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def read_json(path: Path) -> Any:
-    """Content of a JSON file, with or without a byte-order mark."""
-    with _no_garbage_collection():
-        return json.loads(path.read_bytes())
+def read_text(path: Path) -> str:
+    """Content of a UTF-8 file, with or without a byte-order mark."""
+    return path.read_text(encoding='utf-8-sig')
+
+
+class _Stream:
+    """Entries of a JSON object one by one, and the items of its lists in chunks, so that they never are all in memory.
+
+    Args:
+        text: The JSON.
+    """
+
+    _blank = re.compile(r'[ \t\n\r]*')
+    _decoder = json.JSONDecoder()
+
+    def __init__(self, text: str) -> None:
+        self.text, self.position = text, 0
+
+    def peek(self) -> str:
+        """The next character that is no blank."""
+        self.position = self._blank.match(self.text, self.position).end()
+        return self.text[self.position : self.position + 1]
+
+    def _take(self, expected: str) -> str:
+        found = self.peek()
+        if not found or found not in expected:
+            raise json.JSONDecodeError(f'Expecting one of {expected!r}', self.text, self.position)
+        self.position += 1
+        return found
+
+    def value(self) -> Any:
+        """The value at hand, whole."""
+        self.peek()
+        value, self.position = self._decoder.raw_decode(self.text, self.position)
+        return value
+
+    def entries(self) -> Iterator[str]:
+        """Keys of the object; the caller reads the value of each before it asks for the next."""
+        self._take('{')
+        if self.peek() == '}':
+            return
+        while True:
+            key = self.value()
+            self._take(':')
+            yield str(key)
+            if self._take(',}') == '}':
+                return
+
+    def chunks(self) -> Iterator[list]:
+        """The list at hand, as lists of at most `_CHUNK` items."""
+        self._take('[')
+        items: list = []
+        if self.peek() == ']':
+            self._take(']')
+            return
+        while True:
+            items.append(self.value())
+            if self._take(',]') == ']':
+                break
+            if len(items) == _CHUNK:
+                yield items
+                items = []
+        yield items
 
 
 class CocoFile:
@@ -70,50 +130,83 @@ class CocoFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.error = ''
-        content: Any = {}
+        self.images: list[dict] = []
+        self.categories: list[dict] = []
+        found: set[str] = set()
+        chunks: list[_Annotations] = []
         try:
-            content = read_json(path)
-            if not isinstance(content, dict):
-                raise TypeError(f'it holds a {type(content).__name__}')
+            with _no_garbage_collection():
+                self._read(_Stream(read_text(path)), found, chunks)
         except (ValueError, TypeError, RecursionError) as error:
-            self.error, content = f'{type(error).__name__}: {error}', {}
-        self.missing_keys = [key for key in ('images', 'annotations', 'categories') if key not in content]
-        lists = {}
-        for key in ('images', 'annotations', 'categories'):
-            value = content.get(key)
-            lists[key] = value if isinstance(value, list) else []
-            if key in content and not (isinstance(value, list) and all(type(record) is dict for record in value)):
-                self.error = self.error or f'TypeError: {key} is not a list of records'
-                lists[key] = []
-        self.images, self.categories = lists['images'], lists['categories']
-        with _no_garbage_collection():
-            self._read_images()
-            self._read_annotations(lists['annotations'])
-
-    def _read_images(self) -> None:
+            self.error, self.images, self.categories, chunks = f'{type(error).__name__}: {error}', [], [], []
+        self.missing_keys = [key for key in ('images', 'annotations', 'categories') if key not in found]
         self.widths = numbers([image.get('width') for image in self.images])
         self.heights = numbers([image.get('height') for image in self.images])
         self.image_index = {_hashable(image.get('id')): row for row, image in enumerate(self.images)}
         self.category_index = {_hashable(category.get('id')): row for row, category in enumerate(self.categories)}
+        self._join(chunks or [_Annotations([])])
 
-    def _read_annotations(self, records: list[dict]) -> None:
-        n = self.num_annotations = len(records)
+    def _read(self, stream: _Stream, found: set[str], chunks: list['_Annotations']) -> None:
+        if stream.peek() != '{':
+            raise TypeError(f'it holds a {type(stream.value()).__name__}, not an object with images and annotations')
+        for key in stream.entries():
+            found.add(key)
+            if key not in ('images', 'annotations', 'categories'):
+                stream.value()
+                continue
+            if stream.peek() != '[':
+                raise TypeError(f'{key} is {_short(stream.value())}, not a list of records')
+            for records in stream.chunks():
+                if not all(type(record) is dict for record in records):
+                    raise TypeError(f'{key} holds something else than records')
+                if key == 'annotations':
+                    chunks.append(_Annotations(records))
+                else:
+                    getattr(self, key).extend(records)
+
+    def _join(self, chunks: list['_Annotations']) -> None:
+        def column(name: str) -> np.ndarray:
+            return np.concatenate([getattr(chunk, name) for chunk in chunks])
+
+        self.ids = [i for chunk in chunks for i in chunk.ids]
+        self.image_ids = [i for chunk in chunks for i in chunk.image_ids]
+        self.category_ids = [i for chunk in chunks for i in chunk.category_ids]
+        n = self.num_annotations = len(self.ids)
+        self.image_rows = np.fromiter((self.image_index.get(i, -1) for i in self.image_ids), np.int64, n)
+        self.category_rows = np.fromiter((self.category_index.get(i, -1) for i in self.category_ids), np.int64, n)
+        self.boxes, self.areas, self.crowd = column('boxes'), column('areas'), column('crowd')
+        self.ignored, self.segmentation = column('ignored'), column('segmentation')
+        self.polygon_sizes, self.polygon_bounds = column('polygon_sizes'), column('polygon_bounds')
+        self.odd_polygons, self.rle_sizes = column('odd_polygons'), column('rle_sizes')
+        starts = np.cumsum([0, *(len(chunk.ids) for chunk in chunks)])
+        self.box_problems = {
+            int(start) + i: problem
+            for start, chunk in zip(starts, chunks, strict=False)
+            for i, problem in chunk.box_problems.items()
+        }
+
+    def name(self, row: int) -> str:
+        """How a finding names an annotation."""
+        return f'annotation {self.ids[row]!r} of image {self.image_ids[row]!r}'
+
+
+class _Annotations:
+    """Columns of some annotations, see :class:`CocoFile`."""
+
+    def __init__(self, records: list[dict]) -> None:
+        n = len(records)
         self.ids = [record.get('id') for record in records]
         self.image_ids = [_hashable(record.get('image_id')) for record in records]
         self.category_ids = [_hashable(record.get('category_id')) for record in records]
-        self.image_rows = np.fromiter((self.image_index.get(i, -1) for i in self.image_ids), np.int64, n)
-        self.category_rows = np.fromiter((self.category_index.get(i, -1) for i in self.category_ids), np.int64, n)
         self.areas = numbers([record.get('area') for record in records])
         self.crowd = numbers([record.get('iscrowd') for record in records])
         self.ignored = np.fromiter((bool(record.get('ignore')) for record in records), bool, n)
         self._read_boxes([record.get('bbox') for record in records])
-        self.segmentation = np.zeros(n, np.int8)
-        self.polygon_sizes = np.zeros((n, 2), np.int64)
+        self.polygon_sizes = np.zeros((n, 2), np.int32)
         self.odd_polygons = np.zeros(n, bool)
         self.polygon_bounds = np.full((n, 4), np.nan)
         self.rle_sizes = np.full((n, 2), np.nan)
-        for start in range(0, n, _CHUNK):
-            self._read_segmentations(start, [r.get('segmentation', _MISSING) for r in records[start : start + _CHUNK]])
+        self._read_segmentations([record.get('segmentation', _MISSING) for record in records])
 
     def _read_boxes(self, boxes: list[Any]) -> None:
         self.box_problems: dict[int, str] = {}
@@ -125,21 +218,19 @@ class CocoFile:
         for i in np.flatnonzero(~np.isfinite(self.boxes).all(1)).tolist():
             self.box_problems.setdefault(i, f'bbox is {_short(boxes[i])}')
 
-    def _read_segmentations(self, start: int, values: list[Any]) -> None:
-        kinds = [_kind(value) for value in values]
-        self.segmentation[start : start + len(values)] = kinds
-        rows = [i for i, kind in enumerate(kinds) if kind == POLYGONS]
+    def _read_segmentations(self, values: list[Any]) -> None:
+        kinds = self.segmentation = np.fromiter(map(_kind, values), np.int8, len(values))
+        rows = np.flatnonzero(kinds == POLYGONS).tolist()
         try:
-            self._measure_polygons([start + i for i in rows], [values[i] for i in rows])
+            self._measure_polygons(rows, [values[i] for i in rows])
         except (TypeError, ValueError):  # a coordinate that is no number: find whose
             for i in rows:
                 try:
-                    self._measure_polygons([start + i], [values[i]])
+                    self._measure_polygons([i], [values[i]])
                 except (TypeError, ValueError):
-                    self.segmentation[start + i] = BROKEN
-        for i, kind in enumerate(kinds):
-            if kind == RLE:
-                self.rle_sizes[start + i] = values[i]['size']
+                    kinds[i] = BROKEN
+        for i in np.flatnonzero(kinds == RLE):
+            self.rle_sizes[i] = values[i]['size']
 
     def _measure_polygons(self, rows: list[int], objects: list[list[list[float]]]) -> None:
         """Sizes and bounds of the polygons of some objects."""
@@ -167,10 +258,6 @@ class CocoFile:
             self.polygon_bounds[at, axis + 2] = np.maximum.reduceat(np.where(chosen, flat, -inf), begin)
         empty = np.add.reduceat(lengths, first) == 0
         self.polygon_bounds[at[empty]] = np.nan
-
-    def name(self, row: int) -> str:
-        """How a finding names an annotation."""
-        return f'annotation {self.ids[row]!r} of image {self.image_ids[row]!r}'
 
 
 _MISSING = object()

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.registry import MODELS
 
 from .findings import ERROR, Finding
-from .view import DataView, type_name
+from .view import DatasetView, DataView, reads_text, type_name
 
 # Parts of a model whose `num_classes` counts something else: images' classes, objects against background, "stuff",
 # identities; or that are frozen as they come.
@@ -19,13 +19,13 @@ _OTHER_TYPES = ('STDCHead', 'RPNHead', 'GARPNHead', 'CascadeRPNHead')
 def check_heads(data: DataView) -> Iterator[Finding]:
     """Findings about `num_classes` of every head, given or by default."""
     model = data.cfg.get('model')
-    dataset = next((dataset for dataset in data.datasets if dataset.classes), None)
-    if model is None or dataset is None or _reads_text(model):
+    dataset = next((dataset for dataset in data.datasets if dataset.classes and not dataset.is_tracking), None)
+    if model is None or dataset is None or reads_text(model):
         return
     expected = len(dataset.classes)
     for where, given, implicit in _counts(model, 'model', data.scope):
-        wanted = _wanted(where, dataset, expected)
-        if wanted is None or given == wanted:
+        wanted = _wanted(where, dataset)
+        if not wanted or given in wanted:
             continue
         said = f'{given}, the default' if implicit else str(given)
         yield Finding(
@@ -36,25 +36,19 @@ def check_heads(data: DataView) -> Iterator[Finding]:
             key='num_classes',
             consequence='Fewer outputs than classes: an error about targets out of bounds, or classes of AP 0. '
             'More: detections of classes that do not exist.',
-            remedy=f'--cfg-options {where}={wanted}, or the same in the config',
+            remedy=f'--cfg-options {where}={wanted[0]}, or the same in the config',
         )
 
 
-def _wanted(where: str, dataset: Any, expected: int) -> int | None:
-    """Panoptic heads count things and stuff apart; a dataset says which is which."""
+def _wanted(where: str, dataset: DatasetView) -> list[int]:
+    """Numbers that a head may have; panoptic heads count things and stuff together or apart."""
+    things, stuff = dataset.meta.get('thing_classes'), dataset.meta.get('stuff_classes')
     key = where.rsplit('.', 1)[-1]
     if key == 'num_classes':
-        return expected
-    things = dataset.meta.get('thing_classes')
-    stuff = dataset.meta.get('stuff_classes')
+        return [len(dataset.classes)] + ([len(things)] if things else [])
     if things is None or stuff is None:
-        return None
-    return len(things) if key == 'num_things_classes' else len(stuff)
-
-
-def _reads_text(model: dict) -> bool:
-    """Whether classes are given as text, and the number of outputs is the length of a prompt."""
-    return any(key in model for key in ('language_model', 'text_encoder', 'clip_text_encoder'))
+        return []
+    return [len(things) if key == 'num_things_classes' else len(stuff)]
 
 
 def _counts(node: Any, where: str, scope: str) -> Iterator[tuple[str, int, bool]]:

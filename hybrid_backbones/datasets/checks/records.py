@@ -15,7 +15,8 @@ def check_records(data: DataView) -> Iterator[Finding]:
     """Findings about the records of every annotation file of COCO's layout."""
     for dataset, file in data.coco_files(usable=False):
         if file.error or not file.images or not file.num_annotations:
-            yield from _check_content(dataset, file)
+            if file.error or not dataset.only_predicts:
+                yield from _check_content(dataset, file)
             continue
         yield from _check_ids(dataset, file)
         yield from _check_references(dataset, file)
@@ -32,7 +33,7 @@ def _check_content(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
             remedy='fetch or export it again; expected: {"images": [...], "annotations": [...], "categories": [...]}',
         )
         return
-    absent = [key for key in file.missing_keys if key != 'annotations' or dataset.split != 'test']
+    absent = file.missing_keys
     when = '' if dataset.split == 'train' else ' at the first validation'
     if absent:
         yield Finding(
@@ -41,8 +42,7 @@ def _check_content(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
             path,
             f'it is not a complete COCO annotation file: it lacks {" and ".join(map(repr, absent))}',
             key=absent[0],
-            consequence='MMDetection ends with a KeyError'
-            + (' at the first validation.' if dataset.split != 'train' else '.'),
+            consequence=f'MMDetection ends with a KeyError{when}.',
             remedy='export it again with all three of images, annotations, categories',
         )
     elif not file.images:

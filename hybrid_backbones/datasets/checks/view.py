@@ -83,6 +83,17 @@ class DatasetView:
         """Whether its truth are label maps."""
         return self.is_a('BaseSegDataset', 'BaseCDDataset') and not self.is_a('NYUDataset')
 
+    @property
+    def only_predicts(self) -> bool:
+        """Whether its predictions are written for a server that has the truth."""
+        evaluators = self.data.evaluators(self.split)
+        return self.split == 'test' and bool(evaluators) and all(e.get('format_only') for e in evaluators)
+
+    @property
+    def is_tracking(self) -> bool:
+        """Whether its classes are those of tracks, of which detectors know one."""
+        return self.is_a('MOTChallengeDataset', 'ReIDDataset')
+
     @cached_property
     def coco(self) -> CocoFile | None:
         """Its annotation file; None where it reads none of COCO's layout, or the file is absent."""
@@ -215,6 +226,11 @@ def leaves(node: Any, where: str) -> Iterator[tuple[str, dict]]:
         yield from leaves(node['dataset'], f'{where}.dataset')
     elif node:
         yield where, node
+
+
+def reads_text(model: dict) -> bool:
+    """Whether a model is given its classes as text, so that none are fixed by its heads."""
+    return any(key in model for key in ('language_model', 'text_encoder', 'clip_text_encoder'))
 
 
 def type_name(node: dict) -> str:
