@@ -66,7 +66,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['hybrid_backbones', 'hybrid_backbones.*']),
-    package_data={'hybrid_backbones': ['py.typed', '**/*.json', 'benchmark/report/page.*', 'benchmark/report/*.js']},
+    package_data={'hybrid_backbones': ['py.typed', '**/*.json', '**/page.*', 'benchmark/report/*.js']},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

@@ -3,12 +3,16 @@
 import argparse
 import sys
 from functools import partial
+from pathlib import Path
 
 from mmengine.config import DictAction
 from tqdm import tqdm
 
 import hybrid_backbones  # noqa: F401  (first: it patches what MMEngine needs to read a config)
-from hybrid_backbones.datasets.checks import examine
+from hybrid_backbones._files import write_whole
+from hybrid_backbones.datasets.checks import DataView, examine
+from hybrid_backbones.datasets.page import write_page
+from hybrid_backbones.datasets.repair import repair
 from hybrid_backbones.engine.config import load_config
 
 
@@ -34,8 +38,14 @@ def main() -> int:
     args = parse_args()
     cfg = load_config(args.config, data_root=args.data_root, options=args.cfg_options)
     progress = partial(tqdm, leave=False, disable=not args.full)
-    report = examine(cfg, allow=args.allow, full=args.full, progress=progress)
+    data = DataView(cfg, full=args.full, progress=progress)
+    report = examine(data, args.allow)
     print(report.text() or 'Nothing was found.')
+    if args.out:
+        write_whole(args.out, write_page(data, report, f'Data of {args.config}'))
+        print(f'Written: {args.out}')
+    if args.fix:
+        print('Repaired files, and the settings that use them:', *repair(data, Path(args.fix)), sep='\n')
     print(f'{args.config}: {report.summary()}')
     return 1 if report.errors else 0
 

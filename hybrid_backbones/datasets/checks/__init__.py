@@ -5,7 +5,6 @@ at once, errors first.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from mmengine.config import Config
 
@@ -32,6 +31,7 @@ __all__ = [
     'SEVERITIES',
     'WARNING',
     'DataError',
+    'DataView',
     'Finding',
     'Report',
     'check_data',
@@ -54,23 +54,13 @@ CHECKS: tuple[Callable[[DataView], Iterator[Finding]], ...] = (
 _MISSING = ('folder-missing', 'file-missing', 'image-missing', 'label-missing')
 
 
-def examine(
-    cfg: Config,
-    splits: tuple[str, ...] = SPLITS,
-    allow: Iterable[str] = (),
-    full: bool = False,
-    progress: Callable[..., Any] | None = None,
-) -> Report:
+def examine(data: DataView, allow: Iterable[str] = ()) -> Report:
     """Everything that the checks find in a config and its data.
 
     Args:
-        cfg: Config of mmdet or mmseg.
-        splits: Data loaders to look at.
+        data: The config, and how much of its data is looked at.
         allow: Codes of findings that pass on purpose.
-        full: Whether every image and label map is read, not a seeded sample.
-        progress: Wraps an iterable of files, with `desc=`, and shows how far it is; `tqdm.tqdm` fits.
     """
-    data = DataView(cfg, splits, full, **({'progress': progress} if progress else {}))
     report = Report(allowed=frozenset(allow))
     for check in CHECKS:
         report.add(check(data))
@@ -94,7 +84,7 @@ def check_data(cfg: Config, splits: tuple[str, ...] = SPLITS, allow: Iterable[st
         DataError: The results would be meaningless. One error with everything that was found, and what to do.
     """
     notes = adopt_order(cfg)
-    report = examine(cfg, splits, allow)
+    report = examine(DataView(cfg, splits), allow)
     report.add(notes)
     report.raise_errors()
     return report

@@ -155,7 +155,7 @@ def _check_sizes(
     ignores = 'ignore_orientation' in str(_loader(dataset).get('color_type', ''))
     kinds: dict[str, list[tuple[ImageRecord, tuple[int, int]]]] = {}
     turned = [record for record, header in headers if header.orientation != 1]
-    known = [(record, header) for record, header in headers if record.width and record.height]
+    known = [(record, header) for record, header in headers if (record.width or 0) > 0 and (record.height or 0) > 0]
     for record, header in known:
         loaded = header.stored if ignores else header.upright
         given = (int(record.width), int(record.height))

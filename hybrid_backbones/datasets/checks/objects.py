@@ -33,7 +33,7 @@ def _check_boxes(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
         )
     x, y, w, h = file.boxes.T
     image_w, image_h = image_bounds(file)
-    form = _other_form(file, image_w, image_h)
+    form = box_form(file)
     if form:
         yield from find(
             ERROR,
@@ -93,9 +93,10 @@ def _check_boxes(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
     )
 
 
-def _other_form(file: CocoFile, image_w: np.ndarray, image_h: np.ndarray) -> str:
+def box_form(file: CocoFile) -> str:
     """Another notation than x, y, width, height that the boxes are in, as far as the file shows it."""
     boxes = file.boxes
+    image_w, image_h = image_bounds(file)
     usable = np.isfinite(boxes).all(1)
     known = usable & np.isfinite(file.polygon_bounds).all(1)
     if known.sum() >= 3:

@@ -1,0 +1,156 @@
+"""Configs against their data: class names, heads, strides, evaluators, normalisation, wrappers."""
+
+import json
+
+import pytest
+from datasets.tiny_data import CLASSES, coco_config, segmentation_config, write_coco, write_label_maps
+from mmengine.config import Config
+
+from hybrid_backbones.datasets.checks import DataError, check_data
+from hybrid_backbones.datasets.checks.geometry import check_geometry
+from hybrid_backbones.datasets.checks.heads import check_heads
+from hybrid_backbones.datasets.checks.view import DataView
+
+TRAIN, VAL = 'train_dataloader.dataset', 'val_dataloader.dataset'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_coco(tmp_path_factory.mktemp('coco'))
+
+
+ERRORS = {
+    'text for a tuple': ({f'{TRAIN}.metainfo.classes': 'square'}, "label 0 is named 's'.*'square',\\)"),
+    'a name twice': ({f'{TRAIN}.metainfo.classes': ('square', 'disc', 'square')}, 'classes-double'),
+    'short palette': ({f'{TRAIN}.metainfo.palette': [(0, 0, 0)]}, 'palette has 1 colours for 3 classes'),
+    'other order in validation': ({f'{VAL}.metainfo.classes': CLASSES[::-1]}, 'the same classes in another order'),
+    'classes of a head': ({'model.roi_head.bbox_head.num_classes': 2}, r'num_classes=3'),
+    'evaluator': ({'val_evaluator.metric': 'bbx'}, "CocoMetric knows no metric 'bbx'.*val_evaluator.metric='bbox'"),
+    'metric item': ({'val_evaluator.metric_items': ['mAp']}, 'CocoMetric knows no item'),
+    'best checkpoint': (
+        {'default_hooks': dict(checkpoint=dict(type='CheckpointHook', save_best='coco/bbox_map'))},
+        "save_best='coco/bbox_mAP'",
+    ),
+    'mean from 0 to 1': (
+        {'model.data_preprocessor': dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])},
+        r'mean=\[123.675, 116.28, 103.53\]',
+    ),
+    'deviation of 0': ({'model.data_preprocessor': dict(mean=[1.0, 1, 1], std=[0.0, 1, 1])}, 'holds 0'),
+    'no such class': ({f'{TRAIN}.type': 'CocoDatset'}, "no dataset class 'CocoDatset' is registered"),
+}
+
+
+@pytest.mark.parametrize('options, message', ERRORS.values(), ids=ERRORS)
+def test_mistakes_are_errors(data, options, message):
+    with pytest.raises(DataError, match=f'(?s){message}'):
+        check_data(coco_config(data, **options))
+
+
+def test_evaluator_of_another_file(data):
+    with pytest.raises(DataError, match=r'evaluator-file.*\n.*\n.*\n.*val_evaluator\.ann_file='):
+        check_data(coco_config(data, **{'val_evaluator.ann_file': f'{data}/train.json'}))
+
+
+def test_classes_of_the_dataset_class_itself(data):
+    cfg = coco_config(data)
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.pop('metainfo')
+    with pytest.raises(DataError, match='the config gives no metainfo: these are the classes of CocoDataset itself'):
+        check_data(cfg)
+
+
+def test_a_subset_of_the_categories_passes_with_a_warning(data):
+    options = {f'{split}.metainfo': dict(classes=('disc',), palette=[(1, 2, 3)]) for split in (TRAIN, VAL)}
+    heads = {f'model.roi_head.{head}.num_classes': 1 for head in ('bbox_head', 'mask_head')}
+    report = check_data(coco_config(data, **options, **heads))
+    assert [(f.code, f.count, f.total) for f in report.findings if f.severity == 'warning'] == [
+        ('category-left-out', 8, 12),
+        ('category-left-out', 6, 9),
+    ]
+
+
+@pytest.mark.parametrize('wrapper', ['ConcatDataset', 'RepeatDataset', 'ClassBalancedDataset', 'MultiImageMixDataset'])
+def test_wrappers_are_opened(data, tmp_path, wrapper):
+    broken = write_coco(tmp_path, lambda c: [r.update(area=0) for r in c['annotations']] and None)
+    cfg = coco_config(data)
+    inner = dict(cfg.train_dataloader.dataset, data_root=f'{broken}/')
+    inside = dict(datasets=[cfg.train_dataloader.dataset, inner]) if wrapper == 'ConcatDataset' else dict(dataset=inner)
+    cfg.train_dataloader.dataset = dict(type=wrapper, **inside)
+    with pytest.raises(DataError, match='area-zero'):
+        check_data(cfg)
+
+
+def counts(model: dict) -> list[tuple[str, str]]:
+    dataset = dict(type='CocoDataset', metainfo=dict(classes=CLASSES))
+    cfg = Config(dict(default_scope='mmdet', model=model, train_dataloader=dict(dataset=dataset)))
+    return [(f.file, f.remedy.split()[1].rstrip(',')) for f in check_heads(DataView(cfg))]
+
+
+@pytest.mark.parametrize(
+    'model, wrong',
+    [
+        (dict(bbox_head=dict(type='RetinaHead', num_classes=80)), ['model.bbox_head.num_classes']),
+        (dict(bbox_head=dict(type='DETRHead', num_classes=3)), []),
+        (
+            dict(roi_head=dict(bbox_head=[dict(num_classes=3), dict(num_classes=4)])),
+            ['model.roi_head.bbox_head.1.num_classes'],
+        ),
+        (dict(roi_head=dict(mask_head=dict(type='FCNMaskHead'))), ['model.roi_head.mask_head.num_classes']),
+        (dict(roi_head=dict(bbox_head=dict(type='Shared2FCBBoxHead'))), ['model.roi_head.bbox_head.num_classes']),
+        (dict(rpn_head=dict(type='RPNHead', num_classes=1), backbone=dict(num_classes=1000)), []),
+        (dict(detector=dict(bbox_head=dict(num_classes=9))), ['model.detector.bbox_head.num_classes']),
+        (dict(bbox_head=dict(num_classes=80), language_model=dict(type='BertModel')), []),
+    ],
+)
+def test_heads(model, wrong):
+    assert counts(model) == [(where, f'{where}=3') for where in wrong]
+
+
+def test_heads_of_segmentors(tmp_path):
+    write_label_maps(tmp_path)
+    auxiliary = [dict(type='FCNHead', num_classes=4), dict(type='FCNHead', num_classes=19)]
+    with pytest.raises(DataError, match=r'model\.auxiliary_head\.1\.num_classes: it is 19'):
+        check_data(segmentation_config(tmp_path, **{'model.auxiliary_head': auxiliary}))
+    with pytest.raises(DataError, match='it is 7, but'):
+        check_data(segmentation_config(tmp_path, **{'model.decode_head.num_classes': 7}))
+
+
+def geometry(model: dict) -> dict[str, str]:
+    cfg = Config(dict(default_scope='mmdet', model=model))
+    return {f.file: f.remedy.split('=')[1] for f in check_geometry(DataView(cfg))}
+
+
+def detector(**backbone) -> dict:
+    kept = backbone.get('out_indices', (0, 1, 2, 3))
+    return dict(
+        backbone=dict(type='Conv2Former', arch='nano', **backbone),
+        neck=dict(type='FPN', in_channels=[(64, 128, 256, 512)[i] for i in kept], out_channels=16, num_outs=5),
+        rpn_head=dict(anchor_generator=dict(type='AnchorGenerator', strides=[4, 8, 16, 32, 64])),
+        roi_head=dict(bbox_roi_extractor=dict(type='SingleRoIExtractor', featmap_strides=[4, 8, 16, 32])),
+    )
+
+
+def test_strides_of_other_stages():
+    assert geometry(detector()) == {}
+    assert geometry(detector(out_indices=(1, 2, 3))) == {
+        'model.rpn_head.anchor_generator.strides': '[8, 16, 32, 64, 128]',
+        'model.roi_head.bbox_roi_extractor.featmap_strides': '[8, 16, 32, 64]',
+    }
+
+
+def test_strides_of_point_heads_and_of_networks_of_mmdet():
+    model = dict(
+        backbone=dict(type='ResNet', depth=18, out_indices=(1, 2, 3)),
+        neck=dict(type='FPN', in_channels=[128, 256, 512], out_channels=16, num_outs=5),
+        bbox_head=dict(type='FCOSHead', strides=[4, 8, 16, 32, 64]),
+    )
+    assert geometry(model) == {'model.bbox_head.strides': '[8, 16, 32, 64, 128]'}
+    model['bbox_head'] = dict(anchor_generator=dict(strides=[(8, 8), (16, 16), (32, 32), (64, 64), (128, 128)]))
+    assert geometry(model) == {}
+
+
+def test_findings_are_kept_as_data(data, tmp_path):
+    write_coco(tmp_path, lambda c: c['categories'].reverse())
+    (finding, *_) = check_data(coco_config(tmp_path)).findings
+    assert (finding.severity, finding.code, finding.file) == ('note', 'category-order', f'{tmp_path}/train.json')
+    assert json.loads((tmp_path / 'train.json').read_text())['categories'][0]['name'] == 'tri'
