@@ -1,58 +1,15 @@
-"""Missing or partial data: one error with everything that a user needs to know."""
+"""Missing or partial data: one error with everything that a user needs to know. Intact real data pass."""
 
-import json
 import shutil
+from pathlib import Path
 
 import pytest
-from mmengine.config import Config
+from datasets.tiny_data import coco_config, segmentation_config, write_coco, write_label_maps
 
 from hybrid_backbones.datasets.checks import DataError, check_data
+from hybrid_backbones.engine.config import load_config
 
-
-def coco_config(root) -> Config:
-    def split(name):
-        dataset = dict(
-            data_root=str(root), ann_file=f'annotations/instances_{name}.json', data_prefix=dict(img=f'{name}/')
-        )
-        return dict(dataset=dict(type='RepeatDataset', dataset=dataset))
-
-    evaluator = dict(type='CocoMetric', ann_file=f'{root}/annotations/instances_val2017.json')
-    return Config(
-        dict(
-            default_scope='mmdet',
-            train_dataloader=split('train2017'),
-            val_dataloader=split('val2017'),
-            val_evaluator=[evaluator],
-        )
-    )
-
-
-def ade_config(root) -> Config:
-    prefix = dict(img_path='images/training', seg_map_path='annotations/training')
-    return Config(
-        dict(default_scope='mmseg', train_dataloader=dict(dataset=dict(data_root=str(root), data_prefix=prefix)))
-    )
-
-
-@pytest.fixture
-def coco(tmp_path):
-    (tmp_path / 'annotations').mkdir()
-    for name in ('train2017', 'val2017'):
-        (tmp_path / name).mkdir()
-        images = [dict(id=i, file_name=f'{i:03}.jpg') for i in range(300)]
-        for image in images:
-            (tmp_path / name / image['file_name']).touch()
-        (tmp_path / 'annotations' / f'instances_{name}.json').write_text(json.dumps(dict(images=images)))
-    return tmp_path
-
-
-@pytest.fixture
-def ade(tmp_path):
-    for kind, suffix in (('images', 'jpg'), ('annotations', 'png')):
-        (tmp_path / kind / 'training').mkdir(parents=True)
-        for i in range(3):
-            (tmp_path / kind / 'training' / f'ADE_{i}.{suffix}').touch()
-    return tmp_path
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 def message(cfg, *args) -> str:
@@ -61,66 +18,113 @@ def message(cfg, *args) -> str:
     return str(error.value)
 
 
-def test_whole_data_pass(coco):
-    check_data(coco_config(coco))
+@pytest.fixture
+def coco(tmp_path):
+    return write_coco(tmp_path)
 
 
-def test_whole_label_maps_pass(ade):
-    check_data(ade_config(ade))
+@pytest.fixture
+def label_maps(tmp_path):
+    return write_label_maps(tmp_path)
 
 
 def test_nothing_there(tmp_path):
-    text = message(coco_config(tmp_path / 'coco'))
-    for name in ('train2017', 'val2017'):
-        assert f'no folder {tmp_path}/coco/{name}' in text
-        assert text.count(f'no file {tmp_path}/coco/annotations/instances_{name}.json') == 1
+    root = tmp_path / 'coco'
+    text = message(coco_config(root))
+    for split in ('train', 'val'):
+        assert f'no folder {root}/{split}' in text
+        assert f'no file {root}/{split}.json' in text
     assert 'annotations/instances_train2017.json, instances_val2017.json' in text
     assert '--data-root DIR' in text
     assert 'python tools/train.py configs/maskrcnn_conv2former_n_shapes.py' in text
-    text = message(ade_config(tmp_path / 'ade'))
+    text = message(segmentation_config(tmp_path / 'ade'))
     assert 'images/training/*.jpg' in text
     assert 'configs/upernet_conv2former_n_shapes.py' in text
 
 
 def test_missing_annotation_file(coco):
-    (coco / 'annotations' / 'instances_val2017.json').unlink()
+    (coco / 'val.json').unlink()
     text = message(coco_config(coco))
-    assert 'instances_val2017.json' in text.split('is expected as')[0]
-    assert 'no file' in text and 'instances_train2017.json\n' not in text.split('COCO 2017')[0]
+    assert f'no file {coco}/val.json' in text and f'{coco}/train.json' not in text
     check_data(coco_config(coco), ('train',))
 
 
+def test_name_in_another_case_is_suggested(coco):
+    (coco / 'train').rename(coco / 'Train')
+    assert f'Remedy: {coco}/Train is there' in message(coco_config(coco))
+
+
 def test_missing_images_are_counted_and_named(coco):
-    (coco / 'train2017' / '007.jpg').unlink()
+    (coco / 'train' / 'train_2.png').unlink()
     text = message(coco_config(coco))
-    assert '1 of the 300 images that' in text
-    assert '007.jpg' in text
-    shutil.rmtree(coco / 'val2017')
-    assert f'no folder {coco}/val2017' in message(coco_config(coco))
+    assert '1 of the 4 images that' in text and 'train_2.png' in text
+    shutil.rmtree(coco / 'val')
+    assert f'no folder {coco}/val' in message(coco_config(coco))
+
+
+def test_images_with_another_suffix_or_deeper_down_are_suggested(coco):
+    (coco / 'train' / 'train_0.png').rename(coco / 'train' / 'train_0.jpg')
+    assert 'train_0.jpg is there' in message(coco_config(coco), ('train',))
+    (coco / 'val' / 'deep').mkdir()
+    (coco / 'val' / 'val_0.png').rename(coco / 'val' / 'deep' / 'val_0.png')
+    assert f'point data_prefix to {coco}/val/deep' in message(coco_config(coco), ('val',))
 
 
 def test_large_sets_are_sampled(coco, monkeypatch):
-    monkeypatch.setattr('hybrid_backbones.datasets.checks._SAMPLE', 100)
-    for path in (coco / 'train2017').iterdir():
+    monkeypatch.setattr('hybrid_backbones.datasets.checks.view.SAMPLE', 2)
+    for path in (coco / 'train').iterdir():
         path.unlink()
-    assert '100 of the 100 looked for, of 300' in message(coco_config(coco), ('train',))
+    assert '2 of the 2 looked for, of 4' in message(coco_config(coco), ('train',))
 
 
-def test_damaged_annotation_file(coco):
-    path = coco / 'annotations' / 'instances_train2017.json'
-    path.write_text(path.read_text()[:-20])
-    assert 'instances_train2017.json is not a complete COCO annotation file' in message(coco_config(coco))
+@pytest.mark.parametrize(
+    'damage, said',
+    [
+        (lambda content: content[:-12], 'the PNG is cut short'),
+        (lambda content: b'', 'the file is empty'),
+        (lambda content: b'<html>not found</html>', 'it is no image that can be read'),
+    ],
+)
+def test_damaged_images_are_named(coco, damage, said):
+    path = coco / 'train' / 'train_1.png'
+    path.write_bytes(damage(path.read_bytes()))
+    text = message(coco_config(coco))
+    assert f'images cannot be read: {said}' in text and str(path) in text
 
 
-def test_labels_belong_to_images(ade):
-    (ade / 'annotations' / 'training' / 'ADE_1.png').unlink()
-    text = message(ade_config(ade))
-    assert '1 of the 3 labels' in text and 'ADE_1.png' in text
-    for path in (ade / 'images' / 'training').iterdir():
+def test_labels_belong_to_images(label_maps):
+    (label_maps / 'labels' / 'train' / '1.png').unlink()
+    text = message(segmentation_config(label_maps))
+    assert '1 of the 4 labels' in text and '1.png' in text
+    for path in (label_maps / 'train').iterdir():
         path.unlink()
-    assert 'no *.jpg in' in message(ade_config(ade))
+    assert 'no *.jpg in' in message(segmentation_config(label_maps))
 
 
-@pytest.mark.parametrize('name, config', [('coco_mini', coco_config), ('ade20k_mini', ade_config)])
-def test_real_data_pass(real_images, name, config):
-    check_data(config(real_images(name)))
+SHARED = {
+    'coco_mini': ('maskrcnn_conv2former_t_coco.py', None),
+    'ade20k_mini': ('upernet_conv2former_t_ade20k.py', None),
+    'pennfudan': ('maskrcnn_conv2former_t_coco.py', ('person',)),
+}
+
+
+@pytest.mark.parametrize('name', SHARED)
+def test_real_data_pass(shared, tmp_path, name):
+    config, classes = SHARED[name]
+    cfg = load_config(CONFIGS / config, str(tmp_path), str(shared / 'data' / name))
+    if classes:
+        for split in ('train', 'val', 'test'):
+            cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=classes, palette=[(220, 20, 60)])
+        for head in ('bbox_head', 'mask_head'):
+            cfg.model.roi_head[head].num_classes = len(classes)
+    check_data(cfg)
+
+
+def test_real_label_maps_of_an_own_dataset_pass(shared):
+    names = 'sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist'.split()
+    cfg = segmentation_config(shared / 'data' / 'camvid', classes=tuple(names))
+    for split in ('train', 'val'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.metainfo.pop('palette')
+        dataset.data_prefix = dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}')
+    check_data(cfg)

@@ -90,11 +90,13 @@ def _measure(model: dict, scope: str) -> tuple[int, ...]:
 
 
 def _run(model: dict, scope: str) -> Sequence[torch.Tensor]:
+    neck = model.get('neck')
+    maps: Any = torch.zeros(1, 3, _SIDE, _SIDE)
     with DefaultScope.overwrite_default_scope(scope):
-        maps = MODELS.build(_without_weights(model['backbone'])).eval()(torch.zeros(1, 3, _SIDE, _SIDE))
-        neck = model.get('neck')
-        for part in neck if isinstance(neck, (list, tuple)) else [neck] if neck else []:
-            maps = MODELS.build(_without_weights(part)).eval()(maps)
+        for config in (model['backbone'], *(neck if isinstance(neck, (list, tuple)) else [neck] if neck else [])):
+            part = MODELS.build(_without_weights(config))
+            part.eval()  # of which mmdet's networks return nothing
+            maps = part(maps)
     return maps
 
 

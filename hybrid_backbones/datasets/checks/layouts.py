@@ -1,5 +1,6 @@
 """Are files and folders where the dataset class of a config looks for them?"""
 
+import importlib.util
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,8 @@ def _check_listing(dataset: DatasetView) -> Iterator[Finding]:
     if dataset.coco is not None:
         if isinstance(dataset.built, Exception):
             yield _refused(dataset, where, dataset.built)
+        elif dataset.is_a('LVISV05Dataset') and importlib.util.find_spec('lvis') is None:
+            yield _refused(dataset, where, ImportError('pip install lvis'))
         return
     records = dataset.records
     if isinstance(records, Exception):

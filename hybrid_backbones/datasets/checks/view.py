@@ -153,8 +153,9 @@ class DatasetView:
         """Whether its pipeline reads masks of objects."""
         return any(transform.get('with_mask') for transform in self.transforms())
 
-    def sample(self, length: int, most: int = SAMPLE) -> np.ndarray:
-        """Indices of a seeded sample, in order; all of them where the whole set is to be checked."""
+    def sample(self, length: int, most: int | None = None) -> np.ndarray:
+        """Indices of a seeded sample of at most `most` (`SAMPLE`); all where the whole set is to be checked."""
+        most = SAMPLE if most is None else most
         if self.data.full or length <= most:
             return np.arange(length)
         return np.sort(np.random.default_rng(SEED).choice(length, most, replace=False))
