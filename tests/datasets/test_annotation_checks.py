@@ -45,6 +45,11 @@ def rename(old: str, new: str) -> Callable[[dict], None]:
     return apply
 
 
+def text_categories(content: dict) -> None:
+    for category in content['categories']:
+        category['id'] = str(category['id'])
+
+
 def upper(content: dict) -> None:
     for category in content['categories']:
         category['name'] = category['name'].upper()
@@ -80,8 +85,8 @@ ERRORS = {
     'no width': (lambda c: c['images'][0].pop('width') and None, 'image-record'),
     'file name of nothing': (lambda c: c['images'][0].update(file_name='no.png'), 'image-missing'),
     'image ids as text': (lambda c: [i.update(id=str(i['id'])) for i in c['images']] and None, 'unknown-image'),
-    'category ids as text': (lambda c: [k.update(id=str(k['id'])) for k in c['categories']] and None, 'unknown-category'),
-    'two files of one id': (lambda c: c['images'].append(dict(c['images'][0], file_name='train_1.png')), 'double-image'),
+    'category ids as text': (text_categories, 'unknown-category'),
+    'two files of one id': (lambda c: c['images'].append(dict(c['images'][0], file_name='b.png')), 'double-image'),
     'no annotations': (lambda c: c.update(annotations=[]), 'no-objects'),
     'no key annotations': (lambda c: c.pop('annotations') and None, 'annotation-file'),
     'annotations as a dict': (lambda c: c.update(annotations={}), 'annotation-file'),

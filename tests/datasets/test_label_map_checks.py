@@ -83,7 +83,7 @@ def test_zero_label(tmp_path):
     write_label_maps(tmp_path)
     reduced = {f'{split}_dataloader.dataset.reduce_zero_label': True for split in ('train', 'val')}
     check_data(segmentation_config(tmp_path, classes=CLASSES, **reduced))
-    with pytest.raises(DataError, match='reduce-zero-label.*ignores 0 and shifts the others'):
+    with pytest.raises(DataError, match=r'reduce-zero-label.*ignores 0 and shifts the others'):
         check_data(segmentation_config(tmp_path, **reduced))
     with pytest.raises(DataError, match='add the class of value 0 to classes, or ignore it'):
         check_data(segmentation_config(tmp_path, classes=CLASSES))

@@ -49,8 +49,11 @@ def test_layouts_of_mmseg(tmp_path, name):
         pytest.skip('several roots')
     data = DataView(cfg)
     for dataset in data.datasets:
-        for folder in (*dataset.folders.values(), *([dataset.ann_file.parent] if dataset.ann_file else [])):
+        for folder in dataset.folders.values():
             folder.mkdir(parents=True, exist_ok=True)
+        if dataset.ann_file is not None:
+            dataset.ann_file.parent.mkdir(parents=True, exist_ok=True)
+            dataset.ann_file.touch()
         write_segmentation_miniature(dataset)
     check_data(cfg)
     for path in tmp_path.rglob('*'):

@@ -121,7 +121,7 @@ def test_real_data_pass(shared, tmp_path, name):
 
 
 def test_real_label_maps_of_an_own_dataset_pass(shared):
-    names = 'sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist'.split()
+    names = 'sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist'.split()  # noqa: SIM905
     cfg = segmentation_config(shared / 'data' / 'camvid', classes=tuple(names))
     for split in ('train', 'val'):
         dataset = cfg[f'{split}_dataloader'].dataset

@@ -12,6 +12,8 @@ from .view import DataView, type_name
 
 # Every stride up to 128 divides it.
 _SIDE = 512
+# Networks for one input size (YOLACT's 550) are given the ratios of their rounded maps, 110 for 128.
+_SLACK = 1.3
 # Generators whose strides are no exact ratios of maps, and extractors that read another map than the neck's.
 _OTHER_MAPS = ('SSDAnchorGenerator', 'backbone', 'neck', 'semantic_roi_extractor', 'semantic_head', 'glbctx_head')
 _GENERATORS = (
@@ -34,9 +36,8 @@ def check_geometry(data: DataView) -> Iterator[Finding]:
         return
     for where, given in places:
         expected = strides[: len(given)] if 'roi_extractor' in where else strides
-        if 'roi_extractor' in where and len(given) > len(strides):
-            expected = strides
-        if list(given) == list(expected):
+        ratios = [a / b for a, b in zip(given, expected, strict=False)]
+        if len(given) == len(expected) and all(1 / _SLACK < ratio < _SLACK for ratio in ratios):
             continue
         yield Finding(
             ERROR,
