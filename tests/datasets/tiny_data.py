@@ -78,7 +78,7 @@ def coco_config(root: Path, masks: bool = True, **options: Any) -> Config:
             dataset['filter_cfg'] = dict(filter_empty_gt=True, min_size=32)
         else:
             dataset['test_mode'] = True
-        return dict(dataset=dataset)
+        return dict(batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset)
 
     cfg = Config(
         dict(
@@ -129,7 +129,7 @@ def segmentation_config(root: Path, classes: tuple[str, ...] = ('ground', *CLASS
             metainfo=dict(classes=classes, palette=[(0, 0, 0), *PALETTE][: len(classes)]),
             pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')],
         )
-        return dict(dataset=dataset)
+        return dict(batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset)
 
     cfg = Config(
         dict(

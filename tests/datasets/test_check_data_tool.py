@@ -1,0 +1,79 @@
+"""`tools/check_data.py`: exit status, page, repaired files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets.tiny_data import coco_config, segmentation_config, write_coco, write_label_maps
+
+from hybrid_backbones.datasets.checks import DataView, check_data, examine
+from hybrid_backbones.datasets.page import write_page
+from hybrid_backbones.datasets.repair import repair
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'check_data.py'
+
+
+def break_much(content: dict) -> None:
+    for i, record in enumerate(content['annotations']):
+        record.update(area=0, id=i // 2, bbox=[str(value) for value in record['bbox']])
+        record.pop('iscrowd')
+    content['categories'].append(dict(id=9, name='tri'))
+    content['annotations'][0]['segmentation'] = content['annotations'][0]['segmentation'][0]
+    content['annotations'][1]['image_id'] = 999
+    content['annotations'][2]['bbox'] = [900, 5, 20, 20]
+    content['images'][0].update(width=48, height=64)
+
+
+def test_repaired_annotations_pass_and_originals_stay(tmp_path):
+    write_coco(tmp_path / 'data', break_much)
+    original = (tmp_path / 'data' / 'train.json').read_bytes()
+    cfg = coco_config(tmp_path / 'data')
+    said = list(repair(DataView(cfg, ('train', 'val')), tmp_path / 'fixed'))
+    settings = dict(line.strip().split('=') for line in said if line.startswith('  '))
+    assert set(settings) == {'train_dataloader.dataset.ann_file', 'val_dataloader.dataset.ann_file',
+                             'val_evaluator.ann_file'}  # fmt: skip
+    assert '10 areas computed' in said[0] and '1 categories merged' in said[0]
+    cfg.merge_from_dict({key: value.strip("'") for key, value in settings.items()})
+    check_data(cfg)
+    assert (tmp_path / 'data' / 'train.json').read_bytes() == original
+
+
+@pytest.mark.parametrize('form', ['corners', 'centre', 'rows'])
+def test_boxes_of_other_forms_are_converted(tmp_path, form):
+    def change(content: dict) -> None:
+        for record in content['annotations']:
+            x, y, w, h = record['bbox']
+            record['bbox'] = dict(corners=[x, y, x + w, y + h], centre=[x + w / 2, y + h / 2, w, h], rows=[y, x, h, w])[
+                form
+            ]
+
+    intact = json.loads((write_coco(tmp_path / 'intact') / 'train.json').read_text())
+    list(repair(DataView(coco_config(write_coco(tmp_path / 'data', change)), ('train',)), tmp_path / 'fixed'))
+    fixed = json.loads((tmp_path / 'fixed' / 'data' / 'train.json').read_text())
+    expected = [record['bbox'] for record in intact['annotations']]
+    np.testing.assert_allclose([record['bbox'] for record in fixed['annotations']], expected)
+
+
+@pytest.mark.parametrize('config', [coco_config, segmentation_config])
+def test_page_is_self_contained(tmp_path, config):
+    write_coco(tmp_path) if config is coco_config else write_label_maps(tmp_path)
+    data = DataView(config(tmp_path), ('train', 'val'))
+    page = write_page(data, examine(data), 'Data of <my_config.py>')
+    assert '&lt;my_config.py&gt;' in page and 'http://' not in page.replace('http-equiv', '')
+    assert page.count('<img src="data:image/png') >= 2 * (1 + 3)  # a plot and three samples of each split
+
+
+def test_tool(tmp_path):
+    write_coco(tmp_path / 'data', lambda content: [r.update(area=0) for r in content['annotations']] and None)
+    coco_config(tmp_path / 'data').dump(tmp_path / 'config.py')
+    command = [sys.executable, str(TOOL), str(tmp_path / 'config.py'), '--full', '--out', str(tmp_path / 'page.html')]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 1, run.stderr
+    assert 'ERROR   [area-zero]' in run.stdout and (tmp_path / 'page.html').is_file()
+    command += ['--allow', 'area-zero', 'no-objects', '--fix', str(tmp_path / 'fixed')]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert '(allowed by --allow area-zero)' in run.stdout and '12 areas computed' in run.stdout
