@@ -139,8 +139,11 @@ def test_damaged_image_is_named(tmp_path, shapes):
     damaged = sorted((data / 'train2017').iterdir())[3]
     damaged.write_bytes(damaged.read_bytes()[:200])
     config = write(tmp_path, 'detector.py', DETECTOR)
+    arguments = dict(work_dir=str(tmp_path / 'work'), data_root=str(data), mallopt=False)
+    with pytest.raises(DataError, match=rf'images cannot be read: .*\n.*{damaged}'):
+        train(str(config), **arguments)
     with pytest.raises(OSError, match=rf'LoadImageFromFile could not read {damaged}'):
-        train(str(config), work_dir=str(tmp_path / 'work'), data_root=str(data), mallopt=False)
+        train(str(config), allow=['image-damaged'], **arguments)
 
 
 @pytest.mark.parametrize('problem', ['data', 'work_dir'])

@@ -57,8 +57,12 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs')]
-train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
-test_dataloader = dict(num_workers=0, persistent_workers=False)
+dataset = dict(
+    type='BaseSegDataset', reduce_zero_label=True,
+    metainfo=dict(classes=('circle', 'square', 'triangle', 'star', 'ring', 'cross', 'background')))
+train_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline, **dataset))
+test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dataset)
 val_cfg = val_dataloader = val_evaluator = None
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=12)
 param_scheduler = [dict(type='PolyLR', power=1.0, by_epoch=False, begin=0, end=12)]
