@@ -18,7 +18,7 @@ from .geometry import check_geometry
 from .heads import check_heads
 from .images import check_images
 from .label_maps import check_label_maps
-from .layouts import check_layouts, missing_data_hint
+from .layouts import check_layouts, expected_layout, missing_data_hint
 from .objects import check_objects
 from .records import check_records
 from .segmentations import check_segmentations
@@ -36,6 +36,8 @@ __all__ = [
     'Report',
     'check_data',
     'examine',
+    'expected_layout',
+    'missing_data',
 ]
 
 CHECKS: tuple[Callable[[DataView], Iterator[Finding]], ...] = (
@@ -67,6 +69,14 @@ def examine(data: DataView, allow: Iterable[str] = ()) -> Report:
     if any(finding.code in _MISSING for finding in report.findings):
         report.hints += missing_data_hint(data)
     return report
+
+
+def missing_data(cfg: Config, splits: tuple[str, ...] = SPLITS) -> list[str]:
+    """Every annotation file, folder, image and label map that a config names and that is not there, one line each."""
+    data = DataView(cfg, splits)
+    checks = (check_layouts, check_images, check_label_maps, check_evaluators)
+    findings = (finding for check in checks for finding in check(data) if finding.code in _MISSING)
+    return list(dict.fromkeys(finding.message for finding in findings))
 
 
 def check_data(cfg: Config, splits: tuple[str, ...] = SPLITS, allow: Iterable[str] = ()) -> Report:

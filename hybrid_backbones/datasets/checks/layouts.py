@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from mmengine.config import Config
 
+from ..._tasks import is_segmentor
 from .findings import ERROR, NOTE, Finding, loss_severity
 from .view import DatasetView, DataView
 
@@ -14,21 +16,15 @@ _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.
 # Read by their own classes, which need packages or files that no check can stand in for.
 _UNCHECKED = ('DSDLDetDataset', 'DSDLSegDataset', 'DecathlonDataset', 'BioCT')
 
-_LAYOUTS = {
-    'mmdet': """COCO 2017 is expected as
+_COCO = """COCO 2017 is expected as
   {root}/
     annotations/instances_train2017.json, instances_val2017.json
     train2017/*.jpg
-    val2017/*.jpg""",
-    'mmseg': """ADE20K is expected as
+    val2017/*.jpg"""
+_ADE20K = """ADE20K is expected as
   {root}/
     images/training/*.jpg, images/validation/*.jpg
-    annotations/training/*.png, annotations/validation/*.png""",
-}
-_EMBEDDED = {
-    'mmdet': 'python tools/train.py configs/maskrcnn_conv2former_n_shapes.py',
-    'mmseg': 'python tools/train.py configs/upernet_conv2former_n_shapes.py',
-}
+    annotations/training/*.png, annotations/validation/*.png"""
 
 
 def check_layouts(data: DataView) -> Iterator[Finding]:
@@ -210,12 +206,18 @@ def _check_instance_boxes(where: str, instances: list[dict]) -> Iterator[Finding
         )
 
 
+def expected_layout(cfg: Config, root: str | Path) -> str:
+    """The files and folders that a config's task expects in the data folder `root`, over several lines."""
+    return (_ADE20K if is_segmentor(cfg) else _COCO).format(root=root)
+
+
 def missing_data_hint(data: DataView) -> list[str]:
     """Lines that end a report of missing files: the expected layout, and where to point elsewhere."""
     dataset = next(iter(data.datasets), None)
     root = str(dataset.root) if dataset and str(dataset.root) != '.' else 'data'
+    example = f'configs/{"upernet" if is_segmentor(data.cfg) else "maskrcnn"}_conv2former_n_shapes.py'
     return [
-        _LAYOUTS[data.scope].format(root=root),
+        expected_layout(data.cfg, root),
         f'If it lies elsewhere, add --data-root DIR (or a link: ln -s DIR {root}).',
-        f'To see everything run without downloads: {_EMBEDDED[data.scope]}',
+        f'To see everything run without downloads: python tools/train.py {example}',
     ]

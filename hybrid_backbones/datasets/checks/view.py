@@ -11,6 +11,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
+from ..._tasks import is_segmentor
 from ..roots import SPLITS, dataloaders, walk
 from .coco_file import CocoFile
 
@@ -179,7 +180,7 @@ class DataView:
         progress: Callable[..., Any] = lambda items, **kwargs: items,
     ) -> None:
         self.cfg, self.splits, self.full, self.progress = cfg, splits, full, progress
-        self.scope = 'mmseg' if cfg.get('default_scope') == 'mmseg' else 'mmdet'
+        self.scope = 'mmseg' if is_segmentor(cfg) else 'mmdet'
         self._files: dict[Path, CocoFile] = {}
 
     @cached_property
