@@ -109,9 +109,9 @@ SHARED = {
 
 
 @pytest.mark.parametrize('name', SHARED)
-def test_real_data_pass(shared, tmp_path, name):
+def test_real_data_pass(real_images, tmp_path, name):
     config, classes = SHARED[name]
-    cfg = load_config(CONFIGS / config, str(tmp_path), str(shared / 'data' / name))
+    cfg = load_config(CONFIGS / config, str(tmp_path), str(real_images(name)))
     if classes:
         for split in ('train', 'val', 'test'):
             cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=classes, palette=[(220, 20, 60)])
@@ -120,9 +120,9 @@ def test_real_data_pass(shared, tmp_path, name):
     check_data(cfg)
 
 
-def test_real_label_maps_of_an_own_dataset_pass(shared):
+def test_real_label_maps_of_an_own_dataset_pass(real_images):
     names = 'sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist'.split()  # noqa: SIM905
-    cfg = segmentation_config(shared / 'data' / 'camvid', classes=tuple(names))
+    cfg = segmentation_config(real_images('camvid'), classes=tuple(names))
     for split in ('train', 'val'):
         dataset = cfg[f'{split}_dataloader'].dataset
         dataset.metainfo.pop('palette')
