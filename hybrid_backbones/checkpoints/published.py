@@ -39,6 +39,7 @@ class Published:
         family: Its architecture.
         licence: Of the repository that publishes it.
         source: Page that states these figures.
+        symmetric_images: Whether it was trained on images from -1 to 1 instead of those that its backbone expects.
         note: What else to know.
     """
 
@@ -55,6 +56,7 @@ class Published:
     family: str
     licence: str
     source: str
+    symmetric_images: bool = False
     note: str = ''
 
     def find(self) -> tuple[Source, Path] | None:

@@ -74,9 +74,14 @@ def _markdown_family(family: Family, files: list[Published]) -> list[str]:
             f'| `{row.name}` | `{row.backbone}`{options} | {row.data} | {row.size or "-"} | {row.top1 or "-"} '
             f'| {row.parameters / 1e6:.1f} | {", ".join(links)} |'
         )
-    for note in dict.fromkeys(row.note for row in files if row.note):
-        lines += ['', f'{", ".join(f"`{row.name}`" for row in files if row.note == note)}: {note}.']
+    for note in dict.fromkeys(note for row in files for note in _notes(row)):
+        lines += ['', f'{", ".join(f"`{row.name}`" for row in files if note in _notes(row))}: {note}.']
     return [*lines, '']
+
+
+def _notes(row: Published) -> list[str]:
+    images = 'images from -1 to 1 (mean = std = 127.5)' if row.symmetric_images else ''
+    return [note for note in (images, row.note) if note]
 
 
 def describe(name: str) -> str:
@@ -97,7 +102,7 @@ def describe(name: str) -> str:
         'figures': row.source,
         'path': f'{row.path} ({_state(row)})',
         'config': f'configs/{row.config}.py',
-        'note': '; '.join(filter(None, (row.note, notes[row.family]))),
+        'note': '; '.join(filter(None, (*_notes(row), notes[row.family]))),
     }
     places = [f'  {source.kind:13}{_place(source)}' for source in row.sources]
     lines = [name, *(f'  {key:13}{value}' for key, value in facts.items() if value), *places, '']
