@@ -20,7 +20,7 @@ tags: [image-feature-extraction, {backbone}]
 ---
 # {backbone}
 
-{kind} of [hybrid_backbones](https://pypi.org/project/hybrid_backbones), {parameters:,} parameters of the trunk.{figures}
+{kind} of hybrid_backbones; {parameters:,} parameters of the trunk.{figures}
 
 ```python
 from hybrid_backbones import {function}
