@@ -16,6 +16,7 @@ REQUIRES = [
     'mmsegmentation>=1.2,<2',
     'timm>=1.0,<2',
     'safetensors>=0.4',
+    'huggingface_hub>=0.23',
     'tqdm',
     'numpy',
     'matplotlib',

@@ -1,8 +1,14 @@
 _base_ = './_base_/cascade_maskrcnn_coco.py'
+checkpoint = 'hybrid://convit_s_in1k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='ConViT', arch='small', drop_path_rate=0.1),
+    backbone=dict(
+        _delete_=True,
+        type='ConViT',
+        arch='small',
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[108, 216, 432, 432]),
 )
 

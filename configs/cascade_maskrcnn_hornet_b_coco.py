@@ -1,8 +1,14 @@
 _base_ = './_base_/cascade_maskrcnn_coco.py'
+checkpoint = 'hybrid://hornet_b_in1k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='HorNet', arch='base', drop_path_rate=0.7),
+    backbone=dict(
+        _delete_=True,
+        type='HorNet',
+        arch='base',
+        drop_path_rate=0.7,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[128, 256, 512, 1024]),
 )
 

@@ -1,8 +1,14 @@
 _base_ = './_base_/cascade_maskrcnn_coco.py'
+checkpoint = 'hybrid://hornet_l_in22k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='HorNet', arch='large', drop_path_rate=0.7),
+    backbone=dict(
+        _delete_=True,
+        type='HorNet',
+        arch='large',
+        drop_path_rate=0.7,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[192, 384, 768, 1536]),
 )
 

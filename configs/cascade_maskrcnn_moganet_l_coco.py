@@ -1,9 +1,15 @@
 _base_ = './_base_/cascade_maskrcnn_coco.py'
+checkpoint = 'hybrid://moganet_l_in1k'
 
 # The authors' recipe, with layer decay for B and L.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='MogaNet', arch='large', drop_path_rate=0.3),
+    backbone=dict(
+        _delete_=True,
+        type='MogaNet',
+        arch='large',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[64, 160, 320, 640]),
 )
 

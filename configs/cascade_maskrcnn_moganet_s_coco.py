@@ -1,9 +1,15 @@
 _base_ = './_base_/cascade_maskrcnn_coco.py'
+checkpoint = 'hybrid://moganet_s_in1k'
 
 # The authors' recipe, which has no layer decay for S.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='MogaNet', arch='small', drop_path_rate=0.1),
+    backbone=dict(
+        _delete_=True,
+        type='MogaNet',
+        arch='small',
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[64, 128, 320, 512]),
 )
 

@@ -1,8 +1,14 @@
 _base_ = './_base_/cascade_maskrcnn_coco.py'
+checkpoint = 'hybrid://timm_convnext_s_in1k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from timm's ImageNet weights.
-    backbone=dict(_delete_=True, type='TimmPyramid', arch='convnext_small', drop_path_rate=0.6),
+    backbone=dict(
+        _delete_=True,
+        type='TimmPyramid',
+        arch='convnext_small',
+        drop_path_rate=0.6,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
 

@@ -1,7 +1,6 @@
 _base_ = './_base_/cascade_maskrcnn_coco.py'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
     # norm_eval: the stem has BatchNorm, and two images per GPU are too few for its statistics.
     backbone=dict(_delete_=True, type='ViT', arch='c_4gf', drop_path_rate=0.1, norm_eval=True),
     neck=dict(in_channels=[96, 192, 384, 384]),

@@ -1,8 +1,14 @@
 _base_ = './_base_/maskrcnn_coco.py'
+checkpoint = 'hybrid://deit_b_in1k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='ViT', arch='base', drop_path_rate=0.1),
+    backbone=dict(
+        _delete_=True,
+        type='ViT',
+        arch='base',
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[192, 384, 768, 768]),
 )
 

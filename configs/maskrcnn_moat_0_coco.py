@@ -1,10 +1,17 @@
 _base_ = './_base_/maskrcnn_coco.py'
+checkpoint = 'hybrid://moat_0_in1k'
 
 # The authors' recipe for this framework is not published; this is ConvNeXt's.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, saved by name.
     # norm_eval: every block has BatchNorm, and two images per GPU are too few for its statistics.
-    backbone=dict(_delete_=True, type='MOAT', arch='0', drop_path_rate=0.2, norm_eval=True),
+    backbone=dict(
+        _delete_=True,
+        type='MOAT',
+        arch='0',
+        drop_path_rate=0.2,
+        norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
 

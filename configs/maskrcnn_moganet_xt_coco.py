@@ -1,9 +1,15 @@
 _base_ = './_base_/maskrcnn_coco.py'
+checkpoint = 'hybrid://moganet_xt_in1k'
 
 # The authors' recipe, which has no layer decay, on the 3x schedule instead of their 1x.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='MogaNet', arch='xtiny', drop_path_rate=0.05),
+    backbone=dict(
+        _delete_=True,
+        type='MogaNet',
+        arch='xtiny',
+        drop_path_rate=0.05,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[32, 64, 96, 192]),
 )
 

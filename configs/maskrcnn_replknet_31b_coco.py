@@ -1,9 +1,15 @@
 _base_ = './_base_/maskrcnn_coco.py'
+checkpoint = 'hybrid://replknet_31b_in1k'
 
 # The authors' recipe for this framework is not published; this is theirs for Cascade Mask R-CNN.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='RepLKNet', arch='31b', drop_path_rate=0.6),
+    backbone=dict(
+        _delete_=True,
+        type='RepLKNet',
+        arch='31b',
+        drop_path_rate=0.6,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[128, 256, 512, 1024]),
 )
 # Over the GPUs of a distributed run; on a single one, set model.backbone.norm_eval=True instead.

@@ -1,9 +1,16 @@
 _base_ = './_base_/maskrcnn_coco.py'
+checkpoint = 'hybrid://slak_t_in1k'
 
 # The authors' recipe for this framework is not published; this is ConvNeXt's, which they follow elsewhere.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='SLaK', arch='tiny', drop_path_rate=0.4, keep_sparse=True),
+    backbone=dict(
+        _delete_=True,
+        type='SLaK',
+        arch='tiny',
+        drop_path_rate=0.4,
+        keep_sparse=True,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[124, 249, 499, 998]),
 )
 # Over the GPUs of a distributed run, as the authors'.

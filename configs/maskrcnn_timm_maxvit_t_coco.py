@@ -1,10 +1,17 @@
 _base_ = './_base_/maskrcnn_coco.py'
+checkpoint = 'hybrid://timm_maxvit_t_in1k'
 
 # No recipe of this framework is published for it; this is ConvNeXt's.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from timm's ImageNet weights.
     # norm_eval: two images per GPU are too few for BatchNorm's statistics. From scratch: False, and SyncBN.
-    backbone=dict(_delete_=True, type='TimmPyramid', arch='maxvit_tiny_tf_224', drop_path_rate=0.2, norm_eval=True),
+    backbone=dict(
+        _delete_=True,
+        type='TimmPyramid',
+        arch='maxvit_tiny_tf_224',
+        drop_path_rate=0.2,
+        norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )
 

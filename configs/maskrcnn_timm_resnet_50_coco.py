@@ -1,10 +1,17 @@
 _base_ = './_base_/maskrcnn_coco.py'
+checkpoint = 'hybrid://timm_resnet_50_in1k'
 
 # No recipe of this framework is published for it; this is ConvNeXt's.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from timm's ImageNet weights.
     # norm_eval: two images per GPU are too few for BatchNorm's statistics. From scratch: False, and SyncBN.
-    backbone=dict(_delete_=True, type='TimmPyramid', arch='resnet50', norm_eval=True, out_norm=False),
+    backbone=dict(
+        _delete_=True,
+        type='TimmPyramid',
+        arch='resnet50',
+        norm_eval=True,
+        out_norm=False,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     neck=dict(in_channels=[256, 512, 1024, 2048]),
 )
 

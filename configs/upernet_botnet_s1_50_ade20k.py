@@ -1,9 +1,10 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://botnet_s1_50_in1k'
 
 model = dict(
     # No weights are published. BatchNorm learns its statistics, over all GPUs; with pretrained weights and few images,
     # norm_eval=True keeps those.
-    backbone=dict(_delete_=True, type='BoTNet', arch='s1_50'),
+    backbone=dict(_delete_=True, type='BoTNet', arch='s1_50', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
     decode_head=dict(in_channels=[256, 512, 1024, 2048]),
     auxiliary_head=dict(in_channels=1024),
 )

@@ -1,9 +1,17 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://ceit_s_in1k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
     # norm_eval: every block has BatchNorm, and two images per GPU are too few for its statistics.
-    backbone=dict(_delete_=True, type='CeiT', arch='small', pyramid='multi_depth', drop_path_rate=0.1, norm_eval=True),
+    backbone=dict(
+        _delete_=True,
+        type='CeiT',
+        arch='small',
+        pyramid='multi_depth',
+        drop_path_rate=0.1,
+        norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[384, 384, 384, 384]),
     auxiliary_head=dict(in_channels=384),
 )

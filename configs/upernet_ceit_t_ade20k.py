@@ -1,7 +1,8 @@
 _base_ = './upernet_ceit_s_ade20k.py'
+checkpoint = 'hybrid://ceit_t_in1k'
 
 model = dict(
-    backbone=dict(arch='tiny'),
+    backbone=dict(arch='tiny', init_cfg=dict(checkpoint=checkpoint)),
     decode_head=dict(in_channels=[192, 192, 192, 192]),
     auxiliary_head=dict(in_channels=192),
 )

@@ -1,7 +1,6 @@
 _base_ = './_base_/upernet_ade20k.py'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights.
     # Two images a GPU are too few for statistics in every block: ImageNet's stay. From scratch: False, and SyncBN.
     backbone=dict(_delete_=True, type='CoAtNet', arch='0', drop_path_rate=0.2, norm_eval=True),
     decode_head=dict(in_channels=[96, 192, 384, 768]),

@@ -1,8 +1,14 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://conv2former_n_in1k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='Conv2Former', arch='nano', drop_path_rate=0.2),
+    backbone=dict(
+        _delete_=True,
+        type='Conv2Former',
+        arch='nano',
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[64, 128, 256, 512]),
     auxiliary_head=dict(in_channels=256),
 )

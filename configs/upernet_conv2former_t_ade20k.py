@@ -1,8 +1,14 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://conv2former_t_in1k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='Conv2Former', arch='tiny', drop_path_rate=0.4),
+    backbone=dict(
+        _delete_=True,
+        type='Conv2Former',
+        arch='tiny',
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[72, 144, 288, 576]),
     auxiliary_head=dict(in_channels=288),
 )

@@ -1,9 +1,16 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://cvt_w24_in22k_ft_in1k_384'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
     # norm_eval: every block has BatchNorm, and two images per GPU are too few for its statistics.
-    backbone=dict(_delete_=True, type='CvT', arch='w24', drop_path_rate=0.3, norm_eval=True),
+    backbone=dict(
+        _delete_=True,
+        type='CvT',
+        arch='w24',
+        drop_path_rate=0.3,
+        norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[192, 768, 1024, 1024]),
     auxiliary_head=dict(in_channels=1024),
 )

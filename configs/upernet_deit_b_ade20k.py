@@ -1,8 +1,15 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://deit_b_in1k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='ViT', arch='base', pyramid='multi_depth', drop_path_rate=0.1),
+    backbone=dict(
+        _delete_=True,
+        type='ViT',
+        arch='base',
+        pyramid='multi_depth',
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[768, 768, 768, 768]),
     auxiliary_head=dict(in_channels=768),
 )

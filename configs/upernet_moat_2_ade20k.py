@@ -1,12 +1,19 @@
 _base_ = './_base_/upernet_ade20k_640.py'
+checkpoint = 'hybrid://moat_2_in22k_ft_in1k_384'
 
 # The authors' recipe for this framework is not published; this is ConvNeXt's.
 model = dict(
     # MOAT-2 to -4 were trained on images from -1 to 1.
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, saved by name.
     # norm_eval: every block has BatchNorm, and two images per GPU are too few for its statistics.
-    backbone=dict(_delete_=True, type='MOAT', arch='2', drop_path_rate=0.3, norm_eval=True),
+    backbone=dict(
+        _delete_=True,
+        type='MOAT',
+        arch='2',
+        drop_path_rate=0.3,
+        norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
     auxiliary_head=dict(in_channels=512),
 )

@@ -1,9 +1,15 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://moganet_b_in1k'
 
 # The authors' recipe, which has no layer decay.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='MogaNet', arch='base', drop_path_rate=0.2),
+    backbone=dict(
+        _delete_=True,
+        type='MogaNet',
+        arch='base',
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[64, 160, 320, 512]),
     auxiliary_head=dict(in_channels=320),
 )

@@ -1,9 +1,15 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://moganet_xl_in1k'
 
 # The authors' recipe, which has no layer decay.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='MogaNet', arch='xlarge', drop_path_rate=0.4),
+    backbone=dict(
+        _delete_=True,
+        type='MogaNet',
+        arch='xlarge',
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[96, 192, 480, 960]),
     auxiliary_head=dict(in_channels=480),
 )

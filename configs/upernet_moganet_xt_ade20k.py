@@ -1,9 +1,15 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://moganet_xt_in1k'
 
 # The authors' recipe, which has no layer decay.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='MogaNet', arch='xtiny', drop_path_rate=0.05),
+    backbone=dict(
+        _delete_=True,
+        type='MogaNet',
+        arch='xtiny',
+        drop_path_rate=0.05,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[32, 64, 96, 192]),
     auxiliary_head=dict(in_channels=96),
 )

@@ -1,9 +1,15 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://replknet_31b_in1k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
     # Of weights from ImageNet-22k, the authors' drop path is 0.3, and the crop 640 pixels.
-    backbone=dict(_delete_=True, type='RepLKNet', arch='31b', drop_path_rate=0.5),
+    backbone=dict(
+        _delete_=True,
+        type='RepLKNet',
+        arch='31b',
+        drop_path_rate=0.5,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
     auxiliary_head=dict(in_channels=512),
     # The authors test whole images at this crop.

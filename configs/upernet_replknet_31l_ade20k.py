@@ -1,8 +1,14 @@
 _base_ = './_base_/upernet_ade20k_640.py'
+checkpoint = 'hybrid://replknet_31l_in22k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='RepLKNet', arch='31l', drop_path_rate=0.3),
+    backbone=dict(
+        _delete_=True,
+        type='RepLKNet',
+        arch='31l',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
     auxiliary_head=dict(in_channels=768),
 )

@@ -1,10 +1,17 @@
 _base_ = './_base_/upernet_ade20k_640.py'
+checkpoint = 'hybrid://replknet_xl_megdata73m'
 
 model = dict(
     # RepLKNet-XL was trained on images from -1 to 1.
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='RepLKNet', arch='xl', drop_path_rate=0.3, out_norm='batch'),
+    backbone=dict(
+        _delete_=True,
+        type='RepLKNet',
+        arch='xl',
+        drop_path_rate=0.3,
+        out_norm='batch',
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[256, 512, 1024, 2048]),
     auxiliary_head=dict(in_channels=1024),
 )

@@ -1,8 +1,15 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://slak_t_in1k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, as published.
-    backbone=dict(_delete_=True, type='SLaK', arch='tiny', drop_path_rate=0.4, keep_sparse=True),
+    backbone=dict(
+        _delete_=True,
+        type='SLaK',
+        arch='tiny',
+        drop_path_rate=0.4,
+        keep_sparse=True,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[124, 249, 499, 998]),
     auxiliary_head=dict(in_channels=499),
 )

@@ -1,8 +1,14 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://timm_convnext_t_in1k'
 
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from timm's ImageNet weights.
-    backbone=dict(_delete_=True, type='TimmPyramid', arch='convnext_tiny', drop_path_rate=0.4),
+    backbone=dict(
+        _delete_=True,
+        type='TimmPyramid',
+        arch='convnext_tiny',
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384),
 )

@@ -1,11 +1,17 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://timm_efficientnet_b4_in1k_320'
 
 # No recipe of this framework is published for it; this is ConvNeXt's.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from timm's ImageNet weights.
     # norm_eval: two images per GPU are too few for BatchNorm's statistics. From scratch: False, and SyncBN.
     backbone=dict(
-        _delete_=True, type='TimmPyramid', arch='efficientnet_b4', drop_path_rate=0.2, norm_eval=True, out_norm=False
+        _delete_=True,
+        type='TimmPyramid',
+        arch='efficientnet_b4',
+        drop_path_rate=0.2,
+        norm_eval=True,
+        out_norm=False,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
     ),
     decode_head=dict(in_channels=[32, 56, 160, 448]),
     auxiliary_head=dict(in_channels=160),

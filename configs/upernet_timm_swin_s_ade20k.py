@@ -1,9 +1,15 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://timm_swin_s_in1k'
 
 # Swin's own recipe, which has no layer decay.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from timm's ImageNet weights.
-    backbone=dict(_delete_=True, type='TimmPyramid', arch='swin_small_patch4_window7_224', drop_path_rate=0.3),
+    backbone=dict(
+        _delete_=True,
+        type='TimmPyramid',
+        arch='swin_small_patch4_window7_224',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384),
 )

@@ -1,10 +1,16 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://tiny_moat_1_in1k_256'
 
 # The authors' recipe for this framework is not published; this is ConvNeXt's.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, saved by name.
     # norm_eval: every block has BatchNorm, and two images per GPU are too few for its statistics.
-    backbone=dict(_delete_=True, type='MOAT', arch='tiny_1', norm_eval=True),
+    backbone=dict(
+        _delete_=True,
+        type='MOAT',
+        arch='tiny_1',
+        norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[40, 80, 160, 320]),
     auxiliary_head=dict(in_channels=160),
 )

@@ -1,10 +1,16 @@
 _base_ = './_base_/upernet_ade20k.py'
+checkpoint = 'hybrid://tiny_moat_2_in1k_256'
 
 # The authors' recipe for this framework is not published; this is ConvNeXt's.
 model = dict(
-    # Add init_cfg=dict(type='Pretrained', checkpoint=FILE_OR_URL) to start from ImageNet weights, saved by name.
     # norm_eval: every block has BatchNorm, and two images per GPU are too few for its statistics.
-    backbone=dict(_delete_=True, type='MOAT', arch='tiny_2', norm_eval=True),
+    backbone=dict(
+        _delete_=True,
+        type='MOAT',
+        arch='tiny_2',
+        norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
+    ),
     decode_head=dict(in_channels=[56, 112, 224, 448]),
     auxiliary_head=dict(in_channels=224),
 )

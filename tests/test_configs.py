@@ -18,6 +18,7 @@ from hybrid_backbones.backbones import TimmPlainPyramid
 from hybrid_backbones.backbones._plain import PlainBackbone
 from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.engine.model_checks import check_channels
+from hybrid_backbones.engine.starting_weights import recommended_weights
 
 FOLDER = Path(__file__).parents[1] / 'configs'
 # Pretrained on ImageNet-22k at larger images: UperNet crops 640 pixels, as ConvNeXt-L.
@@ -106,6 +107,10 @@ def test_recipe(name):
     assert cfg.find_unused_parameters is False
     assert cfg.custom_imports.imports == ['hybrid_backbones']
     backbone = backbone_of(name)
+    init_cfg = cfg.model.backbone.pop('init_cfg', None)
+    recommended = recommended_weights(backbone)
+    assert cfg.get('checkpoint') == recommended
+    assert init_cfg == (dict(type='Pretrained', checkpoint=recommended) if recommended else None)
     # HorNet's recipes have filters of two sizes.
     options = {key: value for key, value in cfg.model.backbone.items() if key == 'filter_image_size'}
     with torch.device('meta'):

@@ -35,15 +35,16 @@ def file(tmp_path) -> Path:
 
 def test_list(run):
     lines = run('list').splitlines()
-    assert len(lines) == 1 + len(list_published()) + 5
+    assert len(lines) == 1 + len(list_published()) + 3
     assert lines[2].split()[:6] == ['conv2former_t_in1k', 'ImageNet-1k', '224', '83.2', '26.7', 'Apache-2.0']
-    assert lines[2].endswith('by hand')
+    assert lines[2].endswith('  page')
+    assert run('list', 'cvt_13_in1k').rstrip().endswith('  hub, page')
     assert [line.split()[0] for line in run('list', 'convit*').splitlines()[1:]] == [
         'convit_t_in1k', 'convit_s_in1k', 'convit_b_in1k'
     ]  # fmt: skip
-    assert '| `convit_t_in1k` | `convit_t` | ImageNet-1k | 224 | 73.1 | 5.7 | [file](https://dl.fbai' in run(
-        'list', 'convit*', '--markdown'
-    )
+    sources = '[hub](https://huggingface.co/timm/convit_tiny.fb_in1k), [file](https://dl.fbai'
+    row = f'| `convit_t_in1k` | `convit_t` | ImageNet-1k | 224 | 73.1 | 5.7 | {sources}'
+    assert row in run('list', 'convit*', '--markdown')
 
 
 def test_show(run, tmp_path):
@@ -53,6 +54,7 @@ def test_show(run, tmp_path):
         '87,630,032 (classifier of 1000 classes)',
         'd0272ac0',
         f'{tmp_path / "home"}/hub/checkpoints/deit_base_distilled_patch16_384-d0272ac0.pth (downloaded on first use)',
+        'hf-hub:timm/deit_base_distilled_patch16_384.fb_in1k/model.safetensors',
         'configs/maskrcnn_deit_b_coco.py',
         "backbone=dict(type='ViT', arch='base', distilled=True, table_size=384,\n",
         "checkpoint='hybrid://deit_b_distilled_in1k_384'))\n",
@@ -96,9 +98,9 @@ def test_a_file_of_no_network(run, tmp_path):
     ('args', 'message'),
     [
         (['show', 'convnext'], 'no published file hybrid://convnext'),
-        (['list', 'convnext*'], 'no published file is named'),
+        (['list', 'resnet*'], 'no published file is named'),
         (['check', 'nowhere.pth'], 'no checkpoint at nowhere.pth'),
-        (['check', 'hybrid://cvt_13_in1k'], r'needs a browser(.|\n)*CvT-13-224x224-IN-1k\.pth'),
+        (['check', 'hybrid://slak_t_in1k'], r'fetched by hand(.|\n)*slak_t_in1k\.pth'),
         (['convert', 'nowhere.pth', '-o', 'out.onnx'], 'neither a .safetensors nor a .pth'),
     ],
     ids=lambda value: ' '.join(value) if isinstance(value, list) else '',

@@ -11,12 +11,12 @@ class Site:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.pages: dict[str, tuple[bytes, dict[str, str]]] = {}
+        self.pages: dict[str, tuple[bytes, dict[str, str], int]] = {}
         self.requests: list[str] = []
 
-    def put(self, path: str, body: bytes, **headers: str) -> str:
+    def put(self, path: str, body: bytes, status: int = 200, **headers: str) -> str:
         """Serve `body`; its URL."""
-        self.pages[path] = body, {key.replace('_', '-'): value for key, value in headers.items()}
+        self.pages[path] = body, {key.replace('_', '-'): value for key, value in headers.items()}, status
         return self.url + path
 
 
@@ -24,18 +24,25 @@ class Site:
 def running_site() -> Iterator[Site]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self._answer()
+
+        def do_HEAD(self) -> None:
+            self._answer()
+
+        def _answer(self) -> None:
             path = self.path.partition('?')[0]
             site.requests.append(path)
             if path not in site.pages:
                 self.send_error(404)
                 return
-            body, headers = site.pages[path]
-            self.send_response(200)
+            body, headers, status = site.pages[path]
+            self.send_response(status)
             usual = {'Content-Type': 'application/octet-stream', 'Content-Length': str(len(body))}
             for key, value in (usual | headers).items():
                 self.send_header(key, value)
             self.end_headers()
-            self.wfile.write(body)
+            if self.command == 'GET':
+                self.wfile.write(body)
 
         def log_message(self, *args) -> None:
             pass

@@ -10,6 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 import hybrid_backbones  # noqa: F401  (first: it patches what MMEngine needs to read a config)
 from hybrid_backbones.engine.run import train
+from hybrid_backbones.engine.starting_weights import describe_weights, recommended_weights
 from hybrid_backbones.swap import swap_backbone
 
 
@@ -70,7 +71,17 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='its options, such as drop_path_rate=0.2 window_size=14',
     )
-    parser.add_argument('--checkpoint', help='its pretrained weights: file, URL or hybrid://NAME, as published')
+    parser.add_argument(
+        '--checkpoint',
+        help='its pretrained weights: file, URL, hybrid://NAME or hf-hub:OWNER/NAME; default: those that the index '
+        'recommends, where it has any; `none` for random ones',
+    )
+    parser.add_argument('--from-scratch', action='store_true', help='random weights, and norms that learn')
+    parser.add_argument(
+        '--require-weights',
+        action='store_true',
+        help='stop where weights that only a person can fetch are missing, instead of training from scratch',
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--no-mallopt', action='store_true', help="leave glibc's allocator as it is (Linux CPUs)")
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -81,12 +92,22 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def chosen_weights(backbone: str, checkpoint: str | None) -> str | None:
+    """Those that `--checkpoint` names, or those that the index recommends."""
+    if checkpoint is not None:
+        return None if checkpoint == 'none' else checkpoint
+    recommended = recommended_weights(backbone)
+    print(f'{backbone}: {describe_weights(recommended) if recommended else "no published weights, random ones"}')
+    return recommended
+
+
 @record  # so that the launcher's last words are this process's error
 def main() -> None:
     args = parse_args()
     change, work_dir = None, args.work_dir
     if args.backbone:
-        change = partial(swap_backbone, name=args.backbone, checkpoint=args.checkpoint, **(args.backbone_options or {}))
+        checkpoint = None if args.from_scratch else chosen_weights(args.backbone, args.checkpoint)
+        change = partial(swap_backbone, name=args.backbone, checkpoint=checkpoint, **(args.backbone_options or {}))
         work_dir = work_dir or str(Path('work_dirs') / f'{Path(args.config).stem}_{args.backbone}')
     train(
         args.config,
@@ -102,6 +123,8 @@ def main() -> None:
         mallopt=not args.no_mallopt,
         allow=args.allow,
         change=change,
+        from_scratch=args.from_scratch,
+        require_weights=args.require_weights,
     )
 
 

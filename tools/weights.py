@@ -1,9 +1,12 @@
-"""Published weights: which there are, what a file is of, and a file under the names used here.
+"""Published weights: which there are, how to get them, what a file is of, and how to publish one.
 
 python tools/weights.py list 'cvt*'
 python tools/weights.py show deit_b_distilled_in1k_384
+python tools/weights.py fetch 'cvt*' convit_s_in1k
+python tools/weights.py verify deit_t_in1k --imagenet data/imagenet/val
 python tools/weights.py check downloads/unknown.pth
 python tools/weights.py convert downloads/tf_moat.tar.gz -o moat_0.safetensors
+python tools/weights.py publish work_dirs/RUN/epoch_36.pth -o my_backbone --licence MIT
 """
 
 import argparse
@@ -12,6 +15,9 @@ import sys
 import hybrid_backbones  # noqa: F401  (first: it patches what MMEngine needs)
 from hybrid_backbones.checkpoints import CheckpointError
 from hybrid_backbones.zoo.describe import check, describe, save_converted, table
+from hybrid_backbones.zoo.fetch import fetch
+from hybrid_backbones.zoo.publish import publish
+from hybrid_backbones.zoo.verify import verify
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -28,20 +34,33 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     command.add_argument('file', help='path, URL or hybrid://NAME')
     command.add_argument('-o', '--out', required=True, help='a .safetensors or .pth file')
     command.add_argument('--force', action='store_true', help='write over a file that is there')
+    command = commands.add_parser('fetch', help='download published files, without loading them')
+    command.add_argument('patterns', nargs='*', metavar='NAME', help="names, or shell patterns such as 'cvt*'")
+    command.add_argument('--all', action='store_true', help='all that a program can download')
+    command = commands.add_parser('verify', help="top-1 of published classifiers on ImageNet's validation images")
+    command.add_argument('pattern', nargs='?', default='*', help='those that are on this machine; default: all')
+    command.add_argument('--imagenet', required=True, metavar='DIR', help='a folder of images per class, n01440764/...')
+    command.add_argument('--sample', type=int, metavar='N', help='N images, drawn evenly; default: all')
+    command = commands.add_parser('publish', help="write a file as a folder in the Hugging Face hub's layout")
+    command.add_argument('file', help='path, URL or hybrid://NAME; of a detector or segmentor, its backbone')
+    command.add_argument('-o', '--out', required=True, metavar='FOLDER', help='a new folder')
+    command.add_argument('--licence', help='SPDX name, such as MIT; default: that of the index for hybrid://NAME')
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    commands = {
+        'list': lambda: table(args.pattern, args.markdown),
+        'show': lambda: describe(args.name),
+        'check': lambda: check(args.file),
+        'convert': lambda: save_converted(args.file, args.out, args.force),
+        'fetch': lambda: fetch(args.patterns, args.all),
+        'verify': lambda: verify(args.pattern, args.imagenet, args.sample),
+        'publish': lambda: publish(args.file, args.out, args.licence),
+    }
     try:
-        if args.command == 'list':
-            print(table(args.pattern, args.markdown))
-        elif args.command == 'show':
-            print(describe(args.name))
-        elif args.command == 'check':
-            print(check(args.file))
-        else:
-            print(save_converted(args.file, args.out, args.force))
+        print(commands[args.command]())
     except (CheckpointError, OSError, ValueError) as error:
         sys.exit(f'{type(error).__name__}: {error}')
 

@@ -25,6 +25,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = backbone.build_head(num_classes)
+        self.checkpoint_layouts = backbone.checkpoint_layouts
         self.checkpoint_renames = backbone.checkpoint_renames
         self.convert_checkpoint = backbone.convert_checkpoint
         self.checkpoint_advice = backbone.checkpoint_advice

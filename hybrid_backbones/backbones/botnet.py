@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoints.loading import rename
+from ..checkpoints import KeyLayout
+from ..checkpoints.layouts import rename
 from ..layers.attention import (
     decomposed_attention,
     relative_logits,
@@ -264,6 +265,23 @@ class BoTNet(PyramidBackbone):
     attention_readers = {Attention: _attention_inputs}
     # Position tables of two dimensions.
     no_weight_decay = ('rel_height', 'rel_width')
+    # The gist's translation within torchvision's ResNet, as a torch.nn.Sequential, with a layer for queries and keys
+    # and another for values.
+    checkpoint_layouts = {
+        'distribuuuu': KeyLayout(
+            marker=r'^7\.net\.\d+\.net\.3\.to_qk\.',
+            concatenated=((('to_qk.weight', 'to_v.weight'), 'to_qkv.weight'),),
+            renames=(
+                (r'^0\.', 'conv1.'),
+                (r'^1\.', 'bn1.'),
+                (r'^4\.', 'layer1.'),
+                (r'^5\.', 'layer2.'),
+                (r'^6\.', 'layer3.'),
+                (r'^7\.net\.', 'layer4.'),
+                (r'^10\.', 'fc.'),
+            ),
+        )
+    }
     # Files of the gist's translation.
     checkpoint_renames = (
         (r'^bot\.net\.', 'layer4.'),

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from ..checkpoints import KeyLayout
 from ..layers.attention import attention
 from ..layers.depthwise import Depthwise
 from ..layers.drop_path import DropPath, check_rate
@@ -244,6 +245,29 @@ class CvT(PyramidBackbone):
 
     tiny_arch = dict(depths=(1, 1, 2), dims=(8, 16, 24), heads=(1, 2, 3))
     attention_readers = {Attention: _attention_inputs}
+    checkpoint_layouts = {
+        'transformers': KeyLayout(
+            marker=r'^cvt\.encoder\.',
+            renames=(
+                (r'^cvt\.encoder\.stages\.(\d)\.cls_token$', r'stage\1.cls_token'),
+                (r'^cvt\.encoder\.stages\.(\d)\.embedding\.convolution_embeddings\.', r'stage\1.patch_embed.'),
+                (r'\.patch_embed\.projection\.', '.patch_embed.proj.'),
+                (r'\.patch_embed\.normalization\.', '.patch_embed.norm.'),
+                (r'^cvt\.encoder\.stages\.(\d)\.layers\.(\d+)\.', r'stage\1.blocks.\2.'),
+                (r'\.attention\.attention\.convolution_projection_([qkv])\w+\.', r'.attn.conv_proj_\1.'),
+                (r'\.convolution_projection\.convolution\.', '.conv.'),
+                (r'\.convolution_projection\.normalization\.', '.bn.'),
+                (r'\.attention\.attention\.projection_([qkv])\w+\.', r'.attn.proj_\1.'),
+                (r'\.attention\.output\.dense\.', '.attn.proj.'),
+                (r'\.intermediate\.dense\.', '.mlp.fc1.'),
+                (r'\.output\.dense\.', '.mlp.fc2.'),
+                (r'\.layernorm_before\.', '.norm1.'),
+                (r'\.layernorm_after\.', '.norm2.'),
+                (r'^layernorm\.', 'norm.'),
+                (r'^classifier\.', 'head.'),
+            ),
+        )
+    }
     no_weight_decay = ('cls_token',)
     dense_only_prefixes = ('out_norms.', 'extra_level.')
     classifier_options = dict(out_norm=False, extra_level=None)

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoints import KeyLayout
 from ..layers.channels_last import on_map
 from ..layers.depthwise import Depthwise, depthwise
 from ..layers.drop_path import DropPath
@@ -221,6 +222,21 @@ class HorNet(ConvNeXtLayout):
     Raises:
         ValueError: Unknown arch, or options outside the architecture.
     """
+
+    checkpoint_layouts = {
+        'mmpretrain': KeyLayout(
+            marker=r'\.gnconv\.projs\.',
+            absent=r'^norm0\.',
+            renames=(
+                (r'^norm3\.', 'norm.'),
+                (r'\.gnconv\.projs\.', '.gnconv.pws.'),
+                (r'\.(gamma[12])\.weight$', r'.\1'),
+                (r'^openmmlab_head\.fc\.', 'head.'),
+            ),
+        )
+    }
+    # The authors' detectors and segmentors have a norm on every map.
+    checkpoint_renames = ((r'^norm(\d)\.', r'out_norms.\1.'),)
 
     tiny_arch = dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), orders=(2, 3, 3, 4), gf=(2, 3))
     head_keys = r'(norm|head)\.'

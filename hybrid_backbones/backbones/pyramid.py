@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoints import load_pretrained
+from ..checkpoints import KeyLayout, load_pretrained
 from ..layers.inference import has_hooks
 from ..layers.recompute import without_recomputation
 from ._attention_inputs import Reader
@@ -47,6 +47,8 @@ class PyramidBackbone(BaseModule):
 
     # Last parts of parameter names that never get weight decay although they have two or more dimensions.
     no_weight_decay: tuple[str, ...] = ()
+    # Layouts of files whose names are not the authors', by publisher.
+    checkpoint_layouts: Mapping[str, KeyLayout] = {}
     # Keys of published files: how to rename them, as (pattern, replacement) for re.sub, and patterns of those that a
     # backbone does not use.
     checkpoint_renames: tuple[tuple[str, str], ...] = ()

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoints import CheckpointError
+from ..checkpoints import CheckpointError, KeyLayout
 from ..layers.channels_last import on_map
 from ..layers.conv_bn import ConvBN, ParallelKernels
 from ..layers.drop_path import DropPath, linear_rates
@@ -201,6 +201,14 @@ class RepLKNet(PyramidBackbone):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    # The classifier's last norm has the name that a map's has in the authors' detectors, which have one on every map.
+    checkpoint_layouts = {
+        'mmpretrain': KeyLayout(
+            marker=r'^stages\.3\.norm\.',
+            absent=r'^stages\.0\.norm\.',
+            renames=((r'^stages\.3\.norm\.', 'norm.'), (r'^openmmlab_head\.fc\.', 'head.')),
+        )
+    }
     checkpoint_renames = ((r'^stages\.(\d)\.norm\.', r'out_norms.\1.'),)
 
     tiny_arch = dict(

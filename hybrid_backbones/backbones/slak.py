@@ -106,6 +106,9 @@ class SLaK(ConvNeXtLayout):
         ValueError: Unknown arch, or options outside the architecture.
     """
 
+    # The authors' detectors and segmentors have a norm on every map.
+    checkpoint_renames = ((r'^norm(\d)\.', r'out_norms.\1.'),)
+
     tiny_arch = dict(depths=(1, 1, 2, 1), dims=(9, 17, 24, 31), kernel_sizes=(31, 15, 9, 7), small_kernel=3)
     textbook_macs = {DecomposedKernel: parallel_kernels}
     head_keys = r'(norm|head)\.'

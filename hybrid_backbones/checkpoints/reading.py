@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -13,6 +14,8 @@ from ..compat.checkpoints import weights_only
 from .bundle import read_archive, read_bundle
 from .download import cache_folder, download
 from .errors import CheckpointError
+from .hub import HUB, SHARED_NAMES, HubFile
+from .layouts import OPENMMLAB_HEAD
 from .published import SCHEME, locate
 
 # Training scripts derived from DeiT's and ConvNeXt's store their command line beside the weights: plain data.
@@ -20,9 +23,6 @@ HARMLESS = [argparse.Namespace]
 
 # Where files nest their weights. Averaged ones come first, as in timm: they are what the papers report.
 NESTS = ('model_ema', 'model', 'state_dict', 'module')
-
-# Files of that name are of many networks.
-SHARED_NAMES = ('model.safetensors', 'pytorch_model.bin')
 
 # Prefixes that wrappers give every key: DistributedDataParallel, torch.compile.
 WRAPPERS = ('module.', '_orig_mod.')
@@ -36,12 +36,15 @@ def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
 
     Args:
         source: Path or http(s) URL of a `.safetensors` or `torch.save` file, of a TensorFlow checkpoint's `.index` or a
-            `.tar.gz` with one; or `hybrid://NAME` for a file of :mod:`hybrid_backbones.checkpoints.published`.
-            What is downloaded stays in torch.hub's folder.
+            `.tar.gz` with one; `hybrid://NAME` for a file of :mod:`hybrid_backbones.checkpoints.published`;
+            `hf-hub:OWNER/NAME[@REVISION][/FILE]` for one of the Hugging Face hub; or a folder as
+            :func:`hybrid_backbones.zoo.publish.publish` writes it. What is downloaded stays in torch.hub's folder, or
+            in that of huggingface_hub.
 
     Returns:
-        The tensors by key, free of wrappers' prefixes and, for a detector or segmentor, those of its `backbone.` alone;
-        and the name of the entry that they were nested under, '' for none.
+        The tensors by key, free of wrappers' prefixes and, for an OpenMMLab file, those of its `backbone.` alone, and
+        of a classifier's `head.` under :data:`OPENMMLAB_HEAD`; and the name of the entry that they were nested under,
+        '' for none.
 
     Raises:
         CheckpointError: No such file, a damaged one, or one that holds code or no tensors.
@@ -54,16 +57,23 @@ def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
     for prefix in WRAPPERS:
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     if any(key.startswith('backbone.') for key in state):
-        state = {k.removeprefix('backbone.'): v for k, v in state.items() if k.startswith('backbone.')}
+        state = {
+            re.sub(r'^head\.', OPENMMLAB_HEAD, key).removeprefix('backbone.'): value
+            for key, value in state.items()
+            if key.startswith(('backbone.', 'head.'))
+        }
     return state, nest
 
 
 def local_file(source: str) -> Path:
-    """Path of `source`, downloaded first where it is a URL."""
+    """Path of `source`, downloaded first where it is a URL or of the hub."""
     if source.startswith(SCHEME):
         return locate(source.removeprefix(SCHEME))
+    if source.startswith(HUB):
+        return HubFile.parse(source).fetch()
     if urlparse(source).scheme not in ('http', 'https'):
-        return Path(source.removeprefix('file://')).expanduser()
+        path = Path(source.removeprefix('file://')).expanduser()
+        return path / SHARED_NAMES[0] if path.is_dir() else path
     path = cache_folder() / _cached_name(source)
     if not path.exists():
         download(source, path)

@@ -1,5 +1,13 @@
 """What training needs beyond MMEngine. Importing registers it; see the modules."""
 
-from . import checkpoint, distillation, layer_decay, model_checks, sampling, training_hooks
+from . import checkpoint, distillation, layer_decay, model_checks, sampling, starting_weights, training_hooks
 
-__all__ = ['checkpoint', 'distillation', 'layer_decay', 'model_checks', 'sampling', 'training_hooks']
+__all__ = [
+    'checkpoint',
+    'distillation',
+    'layer_decay',
+    'model_checks',
+    'sampling',
+    'starting_weights',
+    'training_hooks',
+]

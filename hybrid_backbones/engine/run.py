@@ -18,6 +18,7 @@ from .compiling import compile_parts
 from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume, use_total_batch
 from .memory import keep_freed_memory
 from .model_checks import check_channels
+from .starting_weights import framed, prepare_weights
 
 
 def train(
@@ -34,14 +35,19 @@ def train(
     mallopt: bool = True,
     change: Callable[[Config], Config] | None = None,
     allow: Iterable[str] = (),
+    from_scratch: bool = False,
+    require_weights: bool = False,
 ) -> Runner:
     """Train a detector or segmentor; see `tools/train.py --help` for the arguments.
 
     Args:
         change: Applied to the config as it is read, before `options`: another backbone put in, for example.
         allow: Codes of findings of :mod:`hybrid_backbones.datasets.checks` that pass on purpose.
+        from_scratch: Start from random weights, whatever the config names.
+        require_weights: Do not train from scratch where weights that only a person can fetch are missing.
 
     Raises:
+        CheckpointError: The weights that the backbone starts from are not to be had.
         ConnectionError: The processes of a distributed run do not find each other.
         DataError: Data are missing or incomplete, or do not fit the config: a ValueError with all findings.
         FileNotFoundError: Config, or checkpoint to resume or start from are missing.
@@ -64,6 +70,7 @@ def train(
         print_log(use_resume(cfg, resume))
         if cfg.resume:
             _add_hook(cfg, dict(type='StrictCheckpointHook'))
+    prepare_weights(cfg, from_scratch, require_weights)
     report = check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',), allow)
     runner = _build(cfg)
     _log_findings(runner, report)
@@ -71,6 +78,8 @@ def train(
         runner.logger.info(f'torch.compile ({compiler}) of {" and ".join(compile_parts(runner.model, compiler))}')
     runner.train()
     _summarise(runner, {'checkpoint': runner.message_hub.runtime_info.get('last_ckpt')})
+    if text := cfg.get('missing_weights'):
+        runner.logger.warning(framed(text))
     return runner
 
 

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .._tasks import is_segmentor
 from ..backbones.factory import find_backbone
 from ..backbones.pyramid import PyramidBackbone
+from ..checkpoints.hub import HUB
 from ..checkpoints.published import SCHEME
 from ..engine.config import read_config
 from . import recipe, wiring
@@ -67,8 +68,8 @@ def _read(cfg: Config | str | Path) -> Config:
 
 def _swap(cfg: Config, name: str, checkpoint: str | Path | None, options: dict[str, Any]) -> tuple[Config, list[str]]:
     backbone = build_stages(name, options)
-    elsewhere = str(checkpoint).startswith(('http://', 'https://', SCHEME))
-    if checkpoint and not elsewhere and not Path(checkpoint).is_file():
+    elsewhere = str(checkpoint).startswith(('http://', 'https://', SCHEME, HUB))
+    if checkpoint and not elsewhere and not Path(checkpoint).exists():
         raise FileNotFoundError(f'no checkpoint {checkpoint} for {name}')
     source = cfg.filename or 'this config'
     cfg = copy.deepcopy(cfg)
@@ -154,6 +155,7 @@ def _replace_backbone(
         new[backbone.output_option] = stages
     if checkpoint:
         new['init_cfg'] = dict(type='Pretrained', checkpoint=str(checkpoint))
+    cfg.pop('checkpoint', None)  # of the old backbone
     reasons = _batch_norm(cfg, new, old, backbone)
     model.backbone = new
     weights = f'weights of {checkpoint}' if checkpoint else 'random weights (give a checkpoint to start from others)'

@@ -10,6 +10,7 @@ from ..backbones.factory import find_backbone
 from ..checkpoints.errors import CheckpointError
 from ..checkpoints.published import SCHEME, Family, Published, families, find_published, list_published
 from ..checkpoints.reading import read_state_dict
+from ..checkpoints.sources import Source
 from .identify import Match, convert, match_state
 
 
@@ -37,11 +38,11 @@ def table(pattern: str = '*', markdown: bool = False) -> str:
 
 
 def _how(row: Published) -> str:
-    if row.installed:
-        return 'installed'
-    if row.path.exists():
-        return 'in the cache'
-    return 'by pip' if row.package else 'by hand' if row.by_hand else 'downloaded'
+    """Where the file is, or the kinds of its sources in the order in which they are tried."""
+    found = row.find()
+    if found:
+        return 'installed' if found[1] == found[0].installed else 'in the cache'
+    return ', '.join(dict.fromkeys(source.kind for source in row.sources))
 
 
 def _markdown(rows: list[Published]) -> str:
@@ -63,20 +64,24 @@ def _markdown_family(family: Family, files: list[Published]) -> list[str]:
         '',
         f'{family.licence}; figures of [{page}]({family.source}).{note}',
         '',
-        '| name | backbone | trained on | pixels | top-1 | parameters, M | file |',
+        '| name | backbone | trained on | pixels | top-1 | parameters, M | sources |',
         '|---|---|---|---|---|---|---|',
     ]
     for row in files:
         options = ''.join(f', `{key}={value!r}`' for key, value in row.options.items())
-        kind = 'package' if row.package else 'page' if row.by_hand else 'file'
-        links = [f'[{kind}]({url})' for url in (row.url, row.mirror) if url]
+        links = [f'[{source.kind}]({source.url})' for source in row.sources]
         lines.append(
             f'| `{row.name}` | `{row.backbone}`{options} | {row.data} | {row.size or "-"} | {row.top1 or "-"} '
             f'| {row.parameters / 1e6:.1f} | {", ".join(links)} |'
         )
-    for note in dict.fromkeys(row.note for row in files if row.note):
-        lines += ['', f'{", ".join(f"`{row.name}`" for row in files if row.note == note)}: {note}.']
+    for note in dict.fromkeys(note for row in files for note in _notes(row)):
+        lines += ['', f'{", ".join(f"`{row.name}`" for row in files if note in _notes(row))}: {note}.']
     return [*lines, '']
+
+
+def _notes(row: Published) -> list[str]:
+    images = 'images from -1 to 1 (mean = std = 127.5)' if row.symmetric_images else ''
+    return [note for note in (images, row.note) if note]
 
 
 def describe(name: str) -> str:
@@ -87,29 +92,32 @@ def describe(name: str) -> str:
     """
     row, notes = find_published(name), {family.name: family.note for family in families()}
     what = f'classifier of {row.classes} classes' if row.classes else 'trunk; the classes of the head are not published'
+    unmeasured = 'not stated here' if row.classes == 1000 else 'none: not a classifier of ImageNet-1k'
     facts = {
         'architecture': f'{row.family}, {row.backbone}',
         'trained on': f'{row.data}, {row.size or "unknown"} pixels',
-        'top-1': f'{row.top1} % on ImageNet-1k, as published' if row.top1 else 'none: not a classifier of ImageNet-1k',
+        'top-1': f'{row.top1} % on ImageNet-1k, as published' if row.top1 else unmeasured,
         'parameters': f'{row.parameters:,} ({what})',
         'licence': row.licence,
-        'source': row.source,
-        'url': row.url + (f' or {row.mirror}' if row.mirror else ''),
-        'sha256': row.sha256 or 'not published; recorded on first use',
+        'figures': row.source,
         'path': f'{row.path} ({_state(row)})',
         'config': f'configs/{row.config}.py',
-        'note': '; '.join(filter(None, (row.note, notes[row.family]))),
+        'note': '; '.join(filter(None, (*_notes(row), notes[row.family]))),
     }
-    lines = [name, *(f'  {key:13}{value}' for key, value in facts.items() if value), '']
+    places = [f'  {source.kind:13}{_place(source)}' for source in row.sources]
+    lines = [name, *(f'  {key:13}{value}' for key, value in facts.items() if value), *places, '']
     return '\n'.join([*lines, *_usage(row.backbone, row.options, f'{SCHEME}{name}', row.classes)])
 
 
 def _state(row: Published) -> str:
-    if row.path.exists():
+    if row.find():
         return 'there'
-    if row.package:
-        return f"pip install '{row.package}' brings it"
-    return 'to be put there by hand' if row.by_hand else 'downloaded on first use'
+    return 'downloaded on first use' if row.downloadable else 'to be put there by hand'
+
+
+def _place(source: Source) -> str:
+    names = f'names of {source.layout}' if source.layout else "the authors' names"
+    return f'{source.at.removeprefix("page:")}, {names}, SHA-256 {source.sha256 or "not published"}'
 
 
 def _usage(backbone: str, options: dict, checkpoint: str, classes: int | None) -> list[str]:

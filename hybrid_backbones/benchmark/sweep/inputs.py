@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ...checkpoints.hub import HUB
 from ...checkpoints.reading import local_file
 from ...engine.config import read_config
 
@@ -17,7 +18,7 @@ def find_checkpoint(source: str | None, folder: Path) -> Path | None:
     """
     if source is None:
         return None
-    path = local_file(source if '://' in source else str(folder / source)).resolve()
+    path = local_file(source if '://' in source or source.startswith(HUB) else str(folder / source)).resolve()
     if not path.is_file():
         raise FileNotFoundError(f'no file {path}')
     return path

@@ -82,6 +82,7 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         resume='auto',
         options={**task['options'], 'randomness.seed': identity['seed']},
         change=partial(swap_backbone, name=name, checkpoint=task['checkpoint'], **options),
+        require_weights=True,
     )
     losses, metrics = read_work_dir(folder / WORK_DIR)
     values = {name: curve for key, curve in metrics.items() if (name := metric_name(key))}
