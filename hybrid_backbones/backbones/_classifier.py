@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..layers.layout import keep_gradient_layout
 from .pyramid import PyramidBackbone
 
 
@@ -25,6 +26,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = backbone.build_head(num_classes)
+        keep_gradient_layout(self.head)
         self.checkpoint_renames = backbone.checkpoint_renames
         self.convert_checkpoint = backbone.convert_checkpoint
         self.checkpoint_advice = backbone.checkpoint_advice

@@ -37,6 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.checkpointing import discard_recomputed_statistics
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
 from ._efficientnet_files import ADVICE, is_file_of_efficientnet_pytorch, named_as_timm, pads_as_tensorflow
@@ -140,6 +141,7 @@ class TimmPyramid(PyramidBackbone):
         self._number_layers(network, [features.get(stride) for stride in STRIDES[: self.num_stages]])
         if with_cp:
             self._check_recomputes()
+            discard_recomputed_statistics(self.trunk)
         self.finish(out_norm, LayerNorm2d)
 
     def _check_levels(self, strides: Iterable[int]) -> None:
