@@ -1,5 +1,5 @@
 """What training needs beyond MMEngine. Importing registers it; see the modules."""
 
-from . import checkpoint, distillation, layer_decay, model_checks, sampling, training_hooks
+from . import checkpoint, distillation, layer_decay, model_checks, sampling, sharding, training_hooks
 
-__all__ = ['checkpoint', 'distillation', 'layer_decay', 'model_checks', 'sampling', 'training_hooks']
+__all__ = ['checkpoint', 'distillation', 'layer_decay', 'model_checks', 'sampling', 'sharding', 'training_hooks']
