@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import load_pretrained
 from ..layers.checkpointing import forward_and_recomputation
+from ..layers.folding import forget_folded
 from ..layers.inference import has_hooks
 from ..layers.layout import keep_gradient_layout
 from ..layers.recompute import without_recomputation
@@ -262,10 +263,8 @@ class PyramidBackbone(BaseModule):
         def within(module: nn.Module, prefix: str) -> Iterator[nn.Module]:
             own = {positions[prefix + name] for name, _ in module.named_parameters()}
             # A list of blocks, also of a single one, is not called itself.
-            is_list = (
-                type(module).forward is nn.Module.forward or isinstance(module, nn.Sequential) and len(module) == 1
-            )
-            if len(own) == 1 and not is_list:
+            is_list = isinstance(module, nn.Sequential) and len(module) == 1
+            if len(own) == 1 and not is_list and type(module).forward is not nn.Module.forward:
                 yield module
             elif own:
                 for name, child in module.named_children():
@@ -302,6 +301,7 @@ class PyramidBackbone(BaseModule):
     def train(self, mode: bool = True) -> 'PyramidBackbone':
         """Frozen stages stay in eval mode; so does every BatchNorm with `norm_eval`."""
         super().train(mode)
+        forget_folded(self)
         if mode:
             for index in range(-1, self.frozen_stages):
                 for module in self.stage_modules(index):

@@ -419,3 +419,19 @@ def test_every_unit_of_the_wrap_policy_is_called_and_holds_at_most_a_block(name)
     assert {id(module) for module in called} == {id(unit) for unit in units}
     positions = {id(p): network.layer_position(key) for key, p in network.named_parameters()}
     assert all(len({positions[id(p)] for p in unit.parameters()}) == 1 for unit in units)
+
+
+@torch.no_grad()
+def test_inference_follows_changed_weights_and_statistics(name):
+    network = build(name).eval()
+    image = torch.randn(1, 3, 64, 64)
+    network(image)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.is_floating_point():
+            tensor.mul_(1.1)
+    expected = copy.deepcopy(network)(image)
+    assert all(torch.equal(a, b) for a, b in zip(network(image), expected, strict=True))
+    for parameter in network.parameters():
+        parameter.data.mul_(1.1)
+    expected = copy.deepcopy(network)(image)
+    assert all(torch.equal(a, b) for a, b in zip(network.eval()(image), expected, strict=True))
