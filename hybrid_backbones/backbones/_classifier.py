@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..layers.layout import keep_gradient_layout
 from .pyramid import PyramidBackbone
 
 
@@ -26,6 +27,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = backbone.build_head(num_classes)
         self.checkpoint_layouts = backbone.checkpoint_layouts
+        keep_gradient_layout(self.head)
         self.checkpoint_renames = backbone.checkpoint_renames
         self.convert_checkpoint = backbone.convert_checkpoint
         self.checkpoint_advice = backbone.checkpoint_advice

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..layers.plain_pyramid import KINDS, STRIDES, PlainPyramid, level_channels
 from ..layers.position import SizeCache, resize_positions, square_side
+from ..layers.sizes import ceil_div
 from ._published import shape_in
 from ._table_size import NOT_SQUARE, log_resizing, parse_table_size
 from .pyramid import PyramidBackbone
@@ -19,7 +20,7 @@ STRIDE = 16
 
 def quarter_ends(depth: int) -> tuple[int, ...]:
     """Blocks up to the end of every quarter of a trunk, rounded up: 3, 6, 9 and 12 of 12."""
-    return tuple(-(-depth * quarter // 4) for quarter in range(1, 5))
+    return tuple(ceil_div(depth * quarter, 4) for quarter in range(1, 5))
 
 
 def block_windows(depth: int, window_size: int | None) -> list[int | None]:

@@ -15,6 +15,8 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2Block, window_parti
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2CrBlock
 from torch import Tensor, nn
 
+from ..layers.sizes import to_multiple
+
 # Keys of mmdet's and mmseg's SwinTransformer to those of `TimmPyramid`; `''` drops a key.
 OPENMMLAB_KEYS = (
     (r'^.*\.relative_position_index$', ''),
@@ -42,7 +44,7 @@ class ShiftedWindows:
         """(N, H, W, C) in and out."""
         height, width = x.shape[1:3]
         rows, columns = self.window_size
-        padding = (0, 0, 0, -width % columns, 0, -height % rows)
+        padding = (0, 0, 0, to_multiple(width, columns), 0, to_multiple(height, rows))
         shift = self._shift(x.shape[1:3])
         back = [-side for side in shift]
         if self.pad_before_shift:

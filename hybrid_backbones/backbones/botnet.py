@@ -36,6 +36,7 @@ from ..layers.folding import conv_norm, fuse_norms
 from ..layers.inference import check_foldable, may_read
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_line
+from ..layers.sizes import ceil_div
 from ..registry import register_backbone
 from ._attention_inputs import AttentionInputs, PlaceInWindow, table_size_of
 from ._published import shape_in
@@ -202,7 +203,7 @@ def _textbook_macs(attn: Attention, inputs: tuple[Tensor], _: Any) -> int:
     n, dim, height, width = inputs[0].shape
     qkv, window, n_windows = 3 * height * width * dim**2, attn.window_size, 1
     if window is not None and window < max(height, width):
-        n_windows = -(-height // window) * -(-width // window)
+        n_windows = ceil_div(height, window) * ceil_div(width, window)
         height = width = window
     tokens = height * width
     return n * (qkv + n_windows * tokens * dim * (2 * tokens + 2 * height + 2 * width - 2))

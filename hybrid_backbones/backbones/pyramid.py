@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import KeyLayout, load_pretrained
+from ..layers.checkpointing import forward_and_recomputation
+from ..layers.folding import forget_folded
 from ..layers.inference import has_hooks
+from ..layers.layout import keep_gradient_layout
 from ..layers.recompute import without_recomputation
 from ._attention_inputs import Reader
 
@@ -205,6 +209,7 @@ class PyramidBackbone(BaseModule):
         for index in range(-1, self.frozen_stages):
             for module in self.stage_modules(index):
                 module.requires_grad_(False)
+        keep_gradient_layout(self)
         self.train(self.training)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -241,10 +246,38 @@ class PyramidBackbone(BaseModule):
     def run_block(self, block: nn.Module, x: Tensor, **options: Any) -> Tensor:
         """`block(x, **options)`; with `with_cp`, its activations are computed again in the backward pass, not kept."""
         if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(_run_plainly, block, x, use_reentrant=False, **options)
+            # A compiler recomputes no updates of statistics.
+            contexts = (
+                {} if torch.compiler.is_compiling() else dict(context_fn=partial(forward_and_recomputation, block))
+            )
+            return checkpoint(_run_plainly, block, x, use_reentrant=False, **contexts, **options)
         out = block(x, **options)
         # In inference the next block overwrites its input, which a hook may have kept.
         return out.clone() if has_hooks(block) and not torch.is_grad_enabled() else out
+
+    def blocks_of_trunk(self) -> list[nn.Module]:
+        """Blocks, and what else has parameters of one :meth:`layer_position`: stem, downsampling layers, output norms.
+
+        Each is called as a whole, so that it can be a unit of sharding or compilation.
+        """
+        positions = {name: self.layer_position(name) for name, _ in self.named_parameters()}
+
+        def within(module: nn.Module, prefix: str) -> Iterator[nn.Module]:
+            own = {positions[prefix + name] for name, _ in module.named_parameters()}
+            # A list of blocks, also of a single one, is not called itself.
+            is_list = isinstance(module, nn.Sequential) and len(module) == 1
+            if len(own) == 1 and not is_list and type(module).forward is not nn.Module.forward:
+                yield module
+            elif own:
+                for name, child in module.named_children():
+                    yield from within(child, f'{prefix}{name}.')
+
+        return [unit for name, child in self.named_children() for unit in within(child, f'{name}.')]
+
+    def fsdp_wrap_policy(self) -> Callable[..., bool]:
+        """For `auto_wrap_policy` of FullyShardedDataParallel: each of :meth:`blocks_of_trunk` is a unit."""
+        units = set(self.blocks_of_trunk())
+        return lambda module, recurse, **_: recurse or module in units
 
     def fuse(self) -> 'PyramidBackbone':
         """Fold for inference, in place, what folds into its neighbours with equal outputs; load weights before.
@@ -270,6 +303,7 @@ class PyramidBackbone(BaseModule):
     def train(self, mode: bool = True) -> 'PyramidBackbone':
         """Frozen stages stay in eval mode; so does every BatchNorm with `norm_eval`."""
         super().train(mode)
+        forget_folded(self)
         if mode:
             for index in range(-1, self.frozen_stages):
                 for module in self.stage_modules(index):

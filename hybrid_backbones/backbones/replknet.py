@@ -247,7 +247,7 @@ class RepLKNet(PyramidBackbone):
         self.transitions = nn.ModuleList()
         for i, (depth, dim) in enumerate(zip(self.depths, dims, strict=False)):
             if i:
-                self.transitions.append(nn.Sequential(ConvBN(dims[i - 1], dim), ConvBN(dim, dim, 3, 2, dim)))
+                self.transitions.append(nn.ModuleList([ConvBN(dims[i - 1], dim), ConvBN(dim, dim, 3, 2, dim)]))
             blocks: list[Block] = []
             for _, rate in zip(range(depth), rates, strict=False):
                 hidden = int(dim * dw_ratio)

@@ -37,7 +37,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.checkpointing import discard_recomputed_statistics
 from ..layers.norm import LayerNorm2d
+from ..layers.sizes import ceil_div
 from ..registry import register_backbone
 from ._efficientnet_files import ADVICE, is_file_of_efficientnet_pytorch, named_as_timm, pads_as_tensorflow
 from ._timm_network import (
@@ -140,6 +142,7 @@ class TimmPyramid(PyramidBackbone):
         self._number_layers(network, [features.get(stride) for stride in STRIDES[: self.num_stages]])
         if with_cp:
             self._check_recomputes()
+            discard_recomputed_statistics(self.trunk)
         self.finish(out_norm, LayerNorm2d)
 
     def _check_levels(self, strides: Iterable[int]) -> None:
@@ -194,7 +197,8 @@ class TimmPyramid(PyramidBackbone):
                 f'{size[0]}x{size[1]}: what it has learned is tied to the size. Build it for the largest image with '
                 f"arch=dict(model_name='{self.name}', img_size=(H, W)), if timm can, or choose a network of any size"
             )
-        fitted = [max(-(-s // m) * m, least) for s, m, least in zip(size, self.multiple, self.smallest, strict=True)]
+        multiples = (ceil_div(s, m) * m for s, m in zip(size, self.multiple, strict=True))
+        fitted = [max(side, least) for side, least in zip(multiples, self.smallest, strict=True)]
         return F.pad(x, (0, fitted[1] - size[1], 0, fitted[0] - size[0])) if tuple(fitted) != tuple(size) else x
 
     # What the contract asks for.
@@ -237,7 +241,7 @@ class TimmPyramid(PyramidBackbone):
         out = []
         for m, stride in zip(self._run(fitted), self.out_strides, strict=True):
             sides = [
-                side if pixels == all_pixels else -(-pixels // stride)
+                side if pixels == all_pixels else ceil_div(pixels, stride)
                 for side, pixels, all_pixels in zip(m.shape[2:], x.shape[2:], fitted.shape[2:], strict=True)
             ]
             out.append(m[:, :, : sides[0], : sides[1]].contiguous(memory_format=torch.channels_last))

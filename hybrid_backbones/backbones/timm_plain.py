@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ..layers.norm import LayerNorm2d
 from ..layers.plain_pyramid import PlainPyramid
+from ..layers.sizes import to_multiple
 from ..registry import register_backbone
 from ._plain import STRIDE, PlainBackbone, block_windows
 from ._timm_network import (
@@ -195,7 +196,7 @@ class TimmPlainPyramid(PlainBackbone):
     def embed(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Grid (N, H / patch, W / patch, C), rounded up."""
         self._check_input(x)
-        bottom, right = (-side % self.patch for side in x.shape[2:])
+        bottom, right = (to_multiple(side, self.patch) for side in x.shape[2:])
         return self.trunk.patch_embed(F.pad(x, (0, right, 0, bottom))), {}
 
     def tokens(self, grid: Tensor) -> Iterator[Tensor]:

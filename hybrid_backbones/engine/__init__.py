@@ -1,6 +1,6 @@
 """What training needs beyond MMEngine. Importing registers it; see the modules."""
 
-from . import checkpoint, distillation, layer_decay, model_checks, sampling, starting_weights, training_hooks
+from . import checkpoint, distillation, layer_decay, model_checks, sampling, sharding, starting_weights, training_hooks
 
 __all__ = [
     'checkpoint',
@@ -8,6 +8,7 @@ __all__ = [
     'layer_decay',
     'model_checks',
     'sampling',
+    'sharding',
     'starting_weights',
     'training_hooks',
 ]

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .sizes import ceil_div, to_multiple
+
 # Scores that are in memory at a time while training: 64 MB in fp32.
 _SCORES = 2**24
 # Numbers of a bias that are in memory at a time: 32 MB in fp32, a CPU's third-level cache.
@@ -21,12 +23,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Te
     """Softmax attention, (N, heads, T, C) and twice (N, heads, S, C) to (N, heads, T, C), without a matrix T x S."""
     parts, tokens = 1, q.shape[2]
     if q.is_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        parts = -(-torch.get_num_threads() // (q.shape[0] * q.shape[1]))
+        parts = ceil_div(torch.get_num_threads(), q.shape[0] * q.shape[1])
     if parts == 1:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
     # A CPU's backward pass is parallel over heads only, and several times slower, not just serial, with a single one:
     # parts of the queries pass for heads.
-    q = F.pad(q, (0, 0, 0, -tokens % parts)).unflatten(2, (parts, -1)).flatten(1, 2)
+    q = F.pad(q, (0, 0, 0, to_multiple(tokens, parts))).unflatten(2, (parts, -1)).flatten(1, 2)
     k, v = (t[:, :, None].expand(-1, -1, parts, -1, -1).flatten(1, 2) for t in (k, v))
     out = F.scaled_dot_product_attention(q, k, v, scale=scale)
     return out.unflatten(1, (-1, parts)).flatten(2, 3)[:, :, :tokens]
@@ -43,8 +45,8 @@ def window_partition(x: Tensor, window: int) -> Tensor:
         (N * windows, window, window, C), row by row.
     """
     n, height, width, channels = x.shape
-    x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
-    rows, columns = x.shape[1] // window, x.shape[2] // window
+    rows, columns = ceil_div(height, window), ceil_div(width, window)
+    x = F.pad(x, (0, 0, 0, columns * window - width, 0, rows * window - height))
     x = x.view(n, rows, window, columns, window, channels)
     return x.transpose(2, 3).reshape(-1, window, window, channels)
 
@@ -61,7 +63,7 @@ def window_unpartition(windows: Tensor, window: int, size: tuple[int, int]) -> T
         (N, H, W, C).
     """
     height, width = size
-    rows, columns = -(-height // window), -(-width // window)
+    rows, columns = ceil_div(height, window), ceil_div(width, window)
     x = windows.view(-1, rows, columns, window, window, windows.shape[-1]).transpose(2, 3)
     return x.reshape(-1, rows * window, columns * window, windows.shape[-1])[:, :height, :width]
 
@@ -78,7 +80,7 @@ def window_padding(size: tuple[int, int], window: int, batch: int, device: torch
         Two masks (N * windows, 1, 1, window), true for rows and for columns of a window outside the map.
     """
     rows, columns = (
-        (torch.arange(-(-length // window) * window, device=device) >= length).view(-1, window) for length in size
+        (torch.arange(ceil_div(length, window) * window, device=device) >= length).view(-1, window) for length in size
     )
     shape = batch, len(rows), len(columns), window
     return (
@@ -165,13 +167,19 @@ def _attend_with_appended_logits(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, 
     """The two parts as further elements of every query, which a key picks by the one-hot code of its place."""
     height, width, dim = rows.shape[-1], columns.shape[-1], q.shape[-1]
     places = torch.arange(height * width, device=q.device)
-    one_hot = torch.cat([F.one_hot(places // width, height), F.one_hot(places % width, width)], -1)
+    # `F.one_hot` would be compiled for every size anew.
+    one_hot = torch.cat([_equal(places // width, height), _equal(places % width, width)], -1)
     # Fused kernels take values of the queries' length only; the GPU's, multiples of 8.
-    spare = -(dim + height + width) % 8
+    spare = to_multiple(dim + height + width, 8)
     q = F.pad(torch.cat([q, rows, columns], -1), (0, spare))
     k = F.pad(torch.cat([k, one_hot.to(k.dtype).expand(*k.shape[:2], -1, -1)], -1), (0, spare))
     v = F.pad(v, (0, q.shape[-1] - dim))
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim]
+
+
+def _equal(numbers: Tensor, count: int) -> Tensor:
+    """(T, count), where each of T numbers is 0, 1, ..."""
+    return numbers[:, None] == torch.arange(count, device=numbers.device)
 
 
 def _attend_by_query_chunks(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -190,7 +198,8 @@ def table_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     """Softmax attention between all positions of a map, with a learned bias by their offset.
 
     The bias of query (y, x) and key (s, t) is `table[:, y - s + H - 1, x - t + W - 1]`. No matrix of all pairs
-    is laid out for larger maps, neither of scores nor of their bias, neither forward nor backward.
+    is laid out for larger maps, neither of scores nor of their bias, neither forward nor backward. Compiled, where one
+    graph serves all sizes, the bias is laid out.
 
     Args:
         q: (N, heads, H, W, d).
@@ -206,6 +215,8 @@ def table_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     table = table[:, top : top + 2 * height - 1, left : left + 2 * width - 1]
     # With the keys in reversed order, the bias of a query is a crop of the table.
     k, v = (t.flip(2, 3).flatten(2, 3) for t in (k, v))
+    if torch.compiler.is_compiling():
+        return _attend_at_once(q, k, v, table)
     if torch.is_grad_enabled():
         return _TableAttention.apply(q, k, v, table)
     return _table_attention(q, k, v, table)
@@ -216,10 +227,20 @@ def _bias(table: Tensor, height: int, width: int) -> Tensor:
     return table.unfold(1, height, 1).unfold(2, width, 1)
 
 
+def _attend_at_once(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+    """The same with the bias of all pairs in memory, for compilers: one graph for any size."""
+    height, width = q.shape[2:4]
+    rows, columns = (torch.arange(side, device=q.device) for side in (height, width))
+    rows, columns = rows[:, None] + rows, columns[:, None] + columns
+    bias = table[:, rows[:, None, :, None], columns[None, :, None, :]].flatten(3).flatten(1, 2)
+    out = F.scaled_dot_product_attention(q.flatten(2, 3), k, v, attn_mask=bias[None])
+    return out.unflatten(2, (height, width))
+
+
 def _table_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     n, heads, height, width, dim = q.shape
     # Few enough queries for their bias to stay in a CPU's cache, enough for its kernel to work in large blocks.
-    rows = -(-height // max(1, height * width // _PART))
+    rows = ceil_div(height, max(1, height * width // _PART))
     at_a_time = min(heads, max(1, _CACHED // (rows * width * height * width)))
     bias = _bias(table, height, width)
     of_part = q.new_empty(at_a_time, rows, width, height, width)

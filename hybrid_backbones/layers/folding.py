@@ -1,9 +1,16 @@
 """BatchNorm with fixed statistics as part of the convolution beside it."""
 
+from itertools import chain
+from weakref import WeakKeyDictionary
+
+import torch
 from torch import Tensor, nn
 
 from .channels_last import on_map
-from .inference import check_foldable, may_read
+from .inference import check_foldable, may_read, state_of
+
+# By convolution: the state of what was folded, and weight and bias.
+_kept: WeakKeyDictionary[nn.Module, tuple[list, tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
 
 
 def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
@@ -32,11 +39,34 @@ def has_fixed_statistics(*norms: nn.Module) -> bool:
 def folded(conv: nn.Conv2d, behind: nn.Module, before: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of `conv` with the BatchNorms beside it, `nn.Identity` once they are folded for good.
 
+    Without gradients they are kept until a parameter or statistic changes, see also :func:`forget_folded`.
+
     Args:
         conv: Convolution; 1x1 where there is a norm in front.
         behind: BatchNorm behind it.
         before: BatchNorm in front of it.
     """
+    norms = [norm for norm in (behind, before) if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)]
+    if not norms or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return _fold(conv, behind, before)
+    # Neither inference tensors nor half precision: what is kept may later be used outside both modes.
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(conv.weight.device.type, enabled=False):
+        tensors = chain.from_iterable((*m._parameters.values(), *m._buffers.values()) for m in (conv, *norms))
+        state = [None if tensor is None else state_of(tensor) for tensor in tensors]
+        if conv not in _kept or _kept[conv][0] != state:
+            _kept[conv] = state, _fold(conv, behind, before)
+    return _kept[conv][1]
+
+
+def forget_folded(network: nn.Module) -> None:
+    """Fold anew from now on. Any call of `train()` or `eval()` does so: averaged weights are swapped in through
+    `.data`, which no version counter sees, but not without going to eval mode.
+    """
+    for module in network.modules():
+        _kept.pop(module, None)
+
+
+def _fold(conv: nn.Conv2d, behind: nn.Module, before: nn.Module | None) -> tuple[Tensor, Tensor | None]:
     weight, bias = conv.weight, conv.bias
     if before is not None and not isinstance(before, nn.Identity):
         weight, shift = fold_before(before, weight)
@@ -54,7 +84,7 @@ def fuse_norms(conv: nn.Conv2d, behind: nn.Module, before: nn.Module | None = No
         TypeError: A layer has been replaced, by an adapter for example.
     """
     check_foldable(conv, behind, *([] if before is None else [before]))
-    set_weights(conv, *folded(conv, behind, before))
+    set_weights(conv, *_fold(conv, behind, before))
     return nn.Identity().eval()
 
 

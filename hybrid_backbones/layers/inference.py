@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as _torch_module
 
 # Layers whose forward pass is known here. Adapters, quantizers, parametrizations and FSDP replace or subclass them.
@@ -51,6 +51,12 @@ def _is_plain(layer: nn.Module) -> bool:
         and all(parameter is None or type(parameter) is nn.Parameter for parameter in layer._parameters.values())
         and all(map(_is_plain, layer.children()))
     )
+
+
+def state_of(tensor: Tensor) -> tuple:
+    """What differs once `tensor` has been changed, moved or replaced; what is written through `.data` is not seen."""
+    version = None if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), version, tensor.dtype, tensor.device
 
 
 def check_foldable(*layers: nn.Module) -> None:

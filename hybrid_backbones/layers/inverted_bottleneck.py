@@ -89,7 +89,7 @@ def expand_in_bands(
     (weight, bias), (kernel, kernel_bias) = expand, depthwise
     weight = weight.flatten(1)
     top, skipped = zeros_before[0], 1 - zeros_before[1]
-    out = x.new_empty(n, -(-height // stride), -(-width // stride), len(weight))
+    out = x.new_empty(n, (height + stride - 1) // stride, (width + stride - 1) // stride, len(weight))
     at_a_time = max(1, _BAND // (stride * width * len(weight)))
     band = x.new_empty((at_a_time - 1) * stride + 3, width, len(weight))
     for image, result in zip(x, out, strict=True):

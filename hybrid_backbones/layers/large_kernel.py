@@ -48,7 +48,10 @@ def large_depthwise(x: Tensor, weights: Sequence[Tensor], bias: Tensor | None = 
     Returns:
         (N, H, W, C), contiguous, in the dtype of `x`.
     """
-    weights = join_kernels([_trim(weight, *x.shape[1:3]) for weight in weights])
+    # Compiled for any size of the map, kernels keep theirs.
+    if not torch.compiler.is_compiling():
+        weights = [_trim(weight, *x.shape[1:3]) for weight in weights]
+    weights = join_kernels(weights)
     if _fourier_pays(x, weights):
         return _Fourier.apply(x, merge_kernels(weights)[:, 0], bias)
     out = _direct(x, weights[0], bias)
@@ -209,7 +212,7 @@ def _inverse(spectrum: Tensor, size: tuple[int, int], rows: slice, columns: slic
 def _transformed(size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
     """Sides of the transform: enough zeros that no pixel kept meets one from the far side, and factors of 2, 3, 5."""
     height, width = (side + k // 2 for side, k in zip(size, kernel, strict=True))
-    return _smooth(height), 2 * _smooth(-(-width // 2))
+    return _smooth(height), 2 * _smooth((width + 1) // 2)
 
 
 def _smooth(number: int) -> int:

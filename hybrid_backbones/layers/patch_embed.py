@@ -3,11 +3,13 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .sizes import to_multiple
+
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """(N, C, H, W) with zeros on the right and below, so that `multiple` divides both sides."""
-    height, width = x.shape[2:]
-    return F.pad(x, (0, -width % multiple, 0, -height % multiple))
+    rows, columns = (to_multiple(side, multiple) for side in x.shape[2:])
+    return F.pad(x, (0, columns, 0, rows))
 
 
 class PatchEmbed(nn.Module):

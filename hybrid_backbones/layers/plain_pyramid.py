@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .norm import LayerNorm2d
+from .sizes import ceil_div
 
 KINDS = ('simple', 'multi_depth', 'stem')
 STRIDES = (4, 8, 16, 32)
@@ -68,7 +69,7 @@ class PlainPyramid(nn.Module):
         for level, x in zip(self.levels, maps, strict=True):
             stride = STRIDES[level]
             x = finer[stride] if level in self.from_stem else self.resize[str(level)](x)
-            height, width = (-(-pixels // stride) for pixels in size)
+            height, width = (ceil_div(pixels, stride) for pixels in size)
             out.append(x[:, :, :height, :width].contiguous(memory_format=torch.channels_last))
         return out
 

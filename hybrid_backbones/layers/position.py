@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .inference import state_of
+
 # Multi-scale evaluation meets a handful of sizes again and again; a table of each is small.
 _SIZES_KEPT = 8
 
@@ -30,8 +32,7 @@ class SizeCache(nn.Module):
             return make()
         # Neither a graph nor an inference tensor: kept results may later be used by a layer that trains.
         with torch.inference_mode(False), torch.no_grad():
-            version = None if parameter.is_inference() else parameter._version
-            key = (size, parameter.data_ptr(), version, parameter.dtype, parameter.device)
+            key = size, *state_of(parameter)
             value = self._kept.pop(key) if key in self._kept else make()
         self._kept[key] = value
         if len(self._kept) > _SIZES_KEPT:

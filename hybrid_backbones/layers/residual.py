@@ -21,14 +21,16 @@ def add_branch(
     """`x + drop_path(scale * last(y))`; in inference in place, summed by the matrix product.
 
     Args:
-        x: (..., D), contiguous; overwritten in inference.
-        y: (..., C), contiguous.
+        x: (..., D), contiguous for speed; overwritten in inference.
+        y: (..., C), contiguous for speed.
         last: Linear layer, or 1x1 convolution, from C to D channels.
         drop_path: Stochastic depth of the branch.
         scale: Layer scale (D,); None for none.
         call: How `last` is called; for a convolution, `on_map`.
     """
     if not drop_path.training and may_read(last, drop_path):
+        # A GPU's depthwise and pooling kernels do not all keep channels_last.
+        x = x.contiguous()
         add_linear(x, y, *scaled_weights(last, scale))
         return x
     branch = call(last, y)

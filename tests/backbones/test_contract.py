@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -204,7 +205,7 @@ def test_norm_eval_keeps_statistics_and_the_default_moves_them(name):
     assert all(mean.ne(0).any() for mean in statistics(build(name)))
 
 
-def test_checkpointing_changes_neither_outputs_nor_gradients(name):
+def test_checkpointing_changes_neither_outputs_nor_gradients_nor_statistics(name):
     plain, recomputed = build(name, drop_path_rate=0.3), create(name, drop_path_rate=0.3, with_cp=True)
     recomputed.load_state_dict(plain.state_dict())
     image = torch.randn(2, 3, 64, 64)
@@ -215,6 +216,8 @@ def test_checkpointing_changes_neither_outputs_nor_gradients(name):
         losses[-1].backward()
     assert torch.equal(*losses)
     torch.testing.assert_close(grads_of(recomputed), grads_of(plain), rtol=1e-5, atol=1e-7)
+    statistics = dict(plain.named_buffers())
+    assert all(torch.equal(buffer, statistics[key]) for key, buffer in recomputed.named_buffers())
 
 
 def test_checkpointing_recomputes_every_block(name):
@@ -385,3 +388,50 @@ def test_distributed_training_meets_no_unused_parameter(name, options, process_g
     for _ in range(2):  # an unused parameter fails the second step
         loss_of(network(torch.randn(1, 3, 64, 64))).backward()
     assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=['', 'channels_last'])
+@pytest.mark.parametrize('options', [{}, dict(with_cp=True)], ids=str)
+def test_gradients_are_laid_out_as_the_buckets_of_distributed_training(name, options, memory_format, process_group):
+    network = build(name, **options).to(memory_format=memory_format).train()
+    distributed = DistributedDataParallel(network)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        for _ in range(2):
+            with torch.autocast('cpu', torch.bfloat16):
+                loss = loss_of(distributed(torch.randn(1, 3, 64, 64)))
+            loss.backward()
+    # PyTorch warns of different strides once in a process.
+    strides = {key: (p.grad.stride(), p.stride()) for key, p in network.named_parameters()}
+    assert not {key: both for key, both in strides.items() if both[0] != both[1]}
+
+
+def test_every_unit_of_the_wrap_policy_is_called_and_holds_at_most_a_block(name):
+    network = build(name).train()
+    units, called = network.blocks_of_trunk(), []
+    wrap = network.fsdp_wrap_policy()
+    policy = [m for m in network.modules() if wrap(module=m, recurse=False, nonwrapped_numel=0)]
+    assert {id(module) for module in policy} == {id(unit) for unit in units}
+    assert len(units) >= network.num_blocks
+    for unit in units:
+        unit.register_forward_hook(lambda module, *_: called.append(module))
+    network(torch.randn(2, 3, 64, 64))
+    assert {id(module) for module in called} == {id(unit) for unit in units}
+    positions = {id(p): network.layer_position(key) for key, p in network.named_parameters()}
+    assert all(len({positions[id(p)] for p in unit.parameters()}) == 1 for unit in units)
+
+
+@torch.no_grad()
+def test_inference_follows_changed_weights_and_statistics(name):
+    network = build(name).eval()
+    image = torch.randn(1, 3, 64, 64)
+    network(image)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.is_floating_point():
+            tensor.mul_(1.1)
+    expected = copy.deepcopy(network)(image)
+    assert all(torch.equal(a, b) for a, b in zip(network(image), expected, strict=True))
+    for parameter in network.parameters():
+        parameter.data.mul_(1.1)
+    expected = copy.deepcopy(network)(image)
+    assert all(torch.equal(a, b) for a, b in zip(network.eval()(image), expected, strict=True))

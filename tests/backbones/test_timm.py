@@ -261,7 +261,7 @@ def test_frozen_levels_hold_all_their_parameters_and_no_other(kind):
 
 
 @of_every_kind
-def test_checkpointing_changes_neither_maps_nor_gradients(kind):
+def test_checkpointing_changes_neither_maps_nor_gradients_nor_statistics(kind):
     plain, recomputed = build(kind, drop_path_rate=0.2), build(kind, drop_path_rate=0.2, with_cp=True)
     recomputed.load_state_dict(plain.state_dict())
     image, kept, results = torch.randn(2, 3, 64, 64), [], []
@@ -276,6 +276,8 @@ def test_checkpointing_changes_neither_maps_nor_gradients(kind):
     assert all(grad is not None for grad in results[0][1].values())  # nothing is built that no map needs
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-6)
     assert kept[1] < kept[0]
+    statistics = dict(plain.named_buffers())
+    assert all(torch.equal(buffer, statistics[key]) for key, buffer in recomputed.named_buffers())
 
 
 def test_swin_compiles():
