@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import load_pretrained
 from ..layers.inference import has_hooks
+from ..layers.packed import forget
 from ..layers.recompute import without_recomputation
 from ._attention_inputs import Reader
 
@@ -266,7 +267,12 @@ class PyramidBackbone(BaseModule):
             )
 
     def train(self, mode: bool = True) -> 'PyramidBackbone':
-        """Frozen stages stay in eval mode; so does every BatchNorm with `norm_eval`."""
+        """Frozen stages stay in eval mode; so does every BatchNorm with `norm_eval`.
+
+        Packed weights are dropped: averaged ones are swapped in through `.data`, which no version counter sees, but not
+        without a call of `eval()`.
+        """
+        forget(self)
         super().train(mode)
         if mode:
             for index in range(-1, self.frozen_stages):
@@ -277,6 +283,11 @@ class PyramidBackbone(BaseModule):
                     if isinstance(module, _BatchNorm):
                         module.eval()
         return self
+
+    def _apply(self, *args: Any, **kwargs: Any) -> 'PyramidBackbone':
+        """Packed weights do not follow parameters to another device or dtype."""
+        forget(self)
+        return super()._apply(*args, **kwargs)
 
     def init_weights(self) -> None:
         """Load the checkpoint of `init_cfg`; without one the constructor's initialisation stands, whatever ran since.
