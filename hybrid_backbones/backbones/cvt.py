@@ -160,7 +160,7 @@ class Mlp(nn.Module):
 def _changed(layer: nn.Linear, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Weights:
     """What `change` makes of weight and bias of a layer."""
     sources = layer.weight, layer.bias
-    return Weights(layer, layer.out_features, sources, lambda: change(*sources))
+    return Weights(layer, layer.out_features, sources, lambda: change(*sources), 'changed')
 
 
 class Block(nn.Module):

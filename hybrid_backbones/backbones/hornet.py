@@ -156,7 +156,7 @@ class GnConv(nn.Module):
             def make() -> tuple[Tensor, Tensor]:
                 return weight.flatten(1).split(self._parts)[number], bias.split(self._parts)[number]
 
-            return product(x, Weights(self.proj_in, features, (weight, bias), make, number))
+            return product(x, Weights(self.proj_in, features, (weight, bias), make, f'part {number}'))
 
         return [part(number, features) for number, features in enumerate(self._parts)]
 

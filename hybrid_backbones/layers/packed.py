@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 # Names of the operator for activations behind a product.
 ACTIVATIONS = {'none': 'none', 'gelu': 'gelu', 'silu': 'swish'}
 _DTYPES = {torch.float32, torch.bfloat16, torch.float16}
-_kept: WeakKeyDictionary[nn.Module, dict[int, tuple]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[nn.Module, dict[str, tuple]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,23 +31,23 @@ class Weights:
         features: D.
         sources: All tensors that the weights follow from.
         make: Gives weight and bias.
-        part: Number that distinguishes several products of one owner.
+        name: Distinguishes weights of one owner that follow from the same sources in different ways.
     """
 
     owner: nn.Module
     features: int
     sources: tuple[Tensor | None, ...]
     make: Callable[[], tuple[Tensor, Tensor | None]]
-    part: int = 0
+    name: str = ''
 
     def packed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Packed weight, and bias, in `dtype`: those kept if no source has changed since, else new ones."""
         state = dtype, *((t.data_ptr(), t._version) for t in self.sources if t is not None)
         entries = _kept.setdefault(self.owner, {})
-        if self.part not in entries or entries[self.part][0] != state:
+        if self.name not in entries or entries[self.name][0] != state:
             weight, bias = (None if t is None else t.detach().to(dtype) for t in self.make())
-            entries[self.part] = state, pack(weight), bias
-        return entries[self.part][1:]
+            entries[self.name] = state, pack(weight), bias
+        return entries[self.name][1:]
 
 
 def forget(network: nn.Module) -> None:

@@ -15,6 +15,7 @@ from hybrid_backbones.layers import packed, product_choice
 from hybrid_backbones.layers.channels_last import on_map
 from hybrid_backbones.layers.folding import conv_norm
 from hybrid_backbones.layers.linear import Pointwise, add_product, product, project, weights_of
+from hybrid_backbones.layers.packed import Weights
 
 pytestmark = pytest.mark.skipif(not packed.is_available(torch.float32), reason='this build has no packed products')
 
@@ -64,6 +65,15 @@ def test_products_are_those_of_the_layer(dtype, bias, calls):
         total = addend.to(dtype) + expected * scale
         torch.testing.assert_close(add_product(addend.to(dtype), x, weights_of(layer, scale)), total, **tolerance)
     assert calls == ['packed_linear'] * 3 + ['packed_add_linear'] * (2 if bias else 1)
+
+
+@torch.no_grad()
+def test_weights_of_one_layer_in_different_ways():
+    layer, x = nn.Linear(48, 80), torch.randn(2, 37, 48)
+    half = Weights(layer, 40, (layer.weight, layer.bias), lambda: (layer.weight[:40], layer.bias[:40]), 'half')
+    for _ in range(2):
+        torch.testing.assert_close(project(layer, x), layer(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(product(x, half), layer(x)[..., :40], rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
