@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are complete and on disk."""
+"""Files that appear under their name only when they are complete and on disk, and the folder of cached ones."""
 
 import os
 import shutil
@@ -8,6 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _SUFFIX = '.partial'
+
+
+def cache_folder() -> Path:
+    """`$HYBRID_BACKBONES_CACHE`, else `hybrid_backbones` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
+    cache = os.environ.get('HYBRID_BACKBONES_CACHE')
+    if cache:
+        return Path(cache).expanduser()
+    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'hybrid_backbones'
 
 
 @contextmanager

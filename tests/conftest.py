@@ -12,6 +12,9 @@ from pathlib import Path
 if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ['OMP_NUM_THREADS'] = '1'
 
+# No measurement decides what a test computes.
+os.environ.setdefault('HYBRID_BACKBONES_PRODUCTS', 'plain')
+
 import numpy as np
 import pytest
 import torch

@@ -101,6 +101,7 @@ def main() -> None:
                 print(json.dumps(record), file=file, flush=True)
             print()
             print_table(COLUMNS, table(measured))
+            print(f'peak: {measured[0].machine_flops / 1e9:.0f} GFLOP/s by {measured[0].peak_product}')
             print(flush=True)
     if len(args.sizes) > 1:
         print(*growth(rows), sep='\n')

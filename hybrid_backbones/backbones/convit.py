@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..layers.attention import attention, over_windows
 from ..layers.drop_path import linear_rates
+from ..layers.linear import project
 from ..layers.norm import LayerNorm2d
 from ..layers.patch_embed import PatchEmbed
 from ..layers.transformer import EPS, Attention, Block
@@ -99,14 +100,14 @@ class GatedPositionalAttention(nn.Module):
             self.pos_proj.weight[head] = self.locality_strength * torch.tensor([across, down, -1.0])
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        qk, v = self.qk(x).unflatten(1, size), self.v(x).unflatten(1, size)
+        qk, v = project(self.qk, x).unflatten(1, size), project(self.v, x).unflatten(1, size)
         if self.window_size is None or max(size) <= self.window_size:
             out = self._attend(qk, v)
         else:
             widths = qk.shape[3], v.shape[3]
             qkv = torch.cat([qk, v], 3)
             out = over_windows(lambda part: self._attend(*part.split(widths, 3)), qkv, self.window_size)
-        return self.proj(out.flatten(1, 2))
+        return project(self.proj, out.flatten(1, 2))
 
     def _attend(self, qk: Tensor, v: Tensor) -> Tensor:
         """Queries and keys side by side (N, H, W, 2C), and values (N, H, W, C), to (N, H, W, C)."""

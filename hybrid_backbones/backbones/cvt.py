@@ -30,7 +30,9 @@ from ..layers.depthwise import Depthwise
 from ..layers.drop_path import DropPath, check_rate
 from ..layers.folding import conv_norm, fuse_norms
 from ..layers.inference import may_read
+from ..layers.linear import product, project
 from ..layers.norm import LayerNorm2d
+from ..layers.packed import Weights
 from ..registry import register_backbone
 from ._attention_inputs import AttentionInputs
 from .pyramid import PyramidBackbone
@@ -95,16 +97,16 @@ class Attention(nn.Module):
         num_prefix = x.shape[1] - size[0] * size[1]
         grid = x[:, num_prefix:].unflatten(1, size).contiguous()
 
-        def project(conv: ConvProjection, linear: nn.Linear) -> Tensor:
+        def of_heads(conv: ConvProjection, linear: nn.Linear) -> Tensor:
             tokens = conv(grid).flatten(1, 2)
             if num_prefix:
                 tokens = torch.cat((x[:, :num_prefix].to(tokens.dtype), tokens), 1)
-            return linear(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            return project(linear, tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
-        q = project(self.conv_proj_q, self.proj_q)
-        k = project(self.conv_proj_k, self.proj_k)
-        v = project(self.conv_proj_v, self.proj_v)
-        return self.proj(attention(q, k, v, self.scale).transpose(1, 2).flatten(2))
+        q = of_heads(self.conv_proj_q, self.proj_q)
+        k = of_heads(self.conv_proj_k, self.proj_k)
+        v = of_heads(self.conv_proj_v, self.proj_v)
+        return project(self.proj, attention(q, k, v, self.scale).transpose(1, 2).flatten(2))
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -145,10 +147,21 @@ class Mlp(nn.Module):
 
     def _infer(self, x: Tensor) -> Tensor:
         """The two factors of QuickGELU as part of the matrix products on either side of a SiLU."""
-        factor = QUICK_GELU
-        hidden = torch.addmm(self.fc1.bias, x.flatten(0, 1), self.fc1.weight.t(), beta=factor, alpha=factor)
-        hidden = F.silu(hidden, inplace=True)
-        return torch.addmm(self.fc2.bias, hidden, self.fc2.weight.t(), alpha=1 / factor).view_as(x)
+
+        def before(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+            return weight * QUICK_GELU, bias * QUICK_GELU
+
+        def behind(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+            return weight / QUICK_GELU, bias
+
+        hidden = product(x, _changed(self.fc1, before), 'silu')
+        return product(hidden, _changed(self.fc2, behind))
+
+
+def _changed(layer: nn.Linear, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Weights:
+    """What `change` makes of weight and bias of a layer."""
+    sources = layer.weight, layer.bias
+    return Weights(layer, layer.out_features, sources, lambda: change(*sources), 'changed')
 
 
 class Block(nn.Module):

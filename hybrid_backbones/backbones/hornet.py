@@ -29,8 +29,9 @@ from ..layers.channels_last import on_map
 from ..layers.depthwise import Depthwise, depthwise
 from ..layers.drop_path import DropPath
 from ..layers.inference import may_read
-from ..layers.linear import Pointwise, linear
+from ..layers.linear import Pointwise, product
 from ..layers.norm import LayerNorm2d
+from ..layers.packed import Weights
 from ..layers.position import SizeCache
 from ..layers.residual import add_branch, add_mlp, fold_scale
 from ..registry import register_backbone
@@ -150,8 +151,15 @@ class GnConv(nn.Module):
 
     def _project_apart(self, x: Tensor) -> list[Tensor]:
         """The parts of `proj_in`, each in memory of its own."""
-        weights, biases = (t.split(self._parts) for t in (self.proj_in.weight.flatten(1), self.proj_in.bias))
-        return [linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+        weight, bias = self.proj_in.weight, self.proj_in.bias
+
+        def part(number: int, features: int) -> Tensor:
+            def make() -> tuple[Tensor, Tensor]:
+                return weight.flatten(1).split(self._parts)[number], bias.split(self._parts)[number]
+
+            return product(x, Weights(self.proj_in, features, (weight, bias), make, f'part {number}'))
+
+        return [part(number, features) for number, features in enumerate(self._parts)]
 
     def _gates(self, x: Tensor) -> Tensor:
         if may_read(self.dwconv):

@@ -34,7 +34,7 @@ from ..layers.drop_path import DropPath, check_rate
 from ..layers.folding import conv_norm, fuse_norms
 from ..layers.inference import known_layer
 from ..layers.inverted_bottleneck import expand_depthwise
-from ..layers.linear import Pointwise
+from ..layers.linear import Pointwise, project
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_table
 from ..layers.residual import add_branch
@@ -182,7 +182,7 @@ class Attention(nn.Module):
         return over_windows(lambda part: self._attend(part, table), x, window)
 
     def _attend(self, x: Tensor, table: Tensor | None) -> Tensor:
-        heads = (layer(x).unflatten(3, (self.num_heads, HEAD_DIM)) for layer in (self.q, self.k, self.v))
+        heads = (project(layer, x).unflatten(3, (self.num_heads, HEAD_DIM)) for layer in (self.q, self.k, self.v))
         q, k, v = (t.permute(0, 3, 1, 2, 4) for t in heads)
         if table is None:
             out = F.scaled_dot_product_attention(*(t.flatten(2, 3) for t in (q, k, v))).unflatten(2, q.shape[2:4])

@@ -16,6 +16,7 @@ from ..layers.checkpointing import forward_and_recomputation
 from ..layers.folding import forget_folded
 from ..layers.inference import has_hooks
 from ..layers.layout import keep_gradient_layout
+from ..layers.packed import forget
 from ..layers.recompute import without_recomputation
 from ._attention_inputs import Reader
 
@@ -301,7 +302,12 @@ class PyramidBackbone(BaseModule):
             )
 
     def train(self, mode: bool = True) -> 'PyramidBackbone':
-        """Frozen stages stay in eval mode; so does every BatchNorm with `norm_eval`."""
+        """Frozen stages stay in eval mode; so does every BatchNorm with `norm_eval`.
+
+        Packed weights are dropped: averaged ones are swapped in through `.data`, which no version counter sees, but not
+        without a call of `eval()`.
+        """
+        forget(self)
         super().train(mode)
         forget_folded(self)
         if mode:
@@ -313,6 +319,11 @@ class PyramidBackbone(BaseModule):
                     if isinstance(module, _BatchNorm):
                         module.eval()
         return self
+
+    def _apply(self, *args: Any, **kwargs: Any) -> 'PyramidBackbone':
+        """Packed weights do not follow parameters to another device or dtype."""
+        forget(self)
+        return super()._apply(*args, **kwargs)
 
     def init_weights(self) -> None:
         """Load the checkpoint of `init_cfg`; without one the constructor's initialisation stands, whatever ran since.

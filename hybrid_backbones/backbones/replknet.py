@@ -28,10 +28,10 @@ from ..checkpoints import CheckpointError, KeyLayout
 from ..layers.channels_last import on_map
 from ..layers.conv_bn import ConvBN, ParallelKernels
 from ..layers.drop_path import DropPath, linear_rates
-from ..layers.folding import convolve, folded, fuse_norms, has_fixed_statistics, set_weights
+from ..layers.folding import convolve_folded, folded_weights, fuse_norms, has_fixed_statistics, set_weights
 from ..layers.inference import check_foldable, may_read
 from ..layers.large_kernel import LargeDepthwise, merge_kernels
-from ..layers.linear import add_linear, gelu_
+from ..layers.linear import add_product, gelu_
 from ..layers.norm import LayerNorm2d
 from ..registry import register_backbone
 from ._published import shape_in
@@ -116,15 +116,13 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.middle(self._widen(x))
         if not self.drop_path.training and has_fixed_statistics(self.pw2.bn) and may_read(self.pw2, self.drop_path):
-            weight, bias = self.pw2.folded()
-            add_linear(x, y, weight.flatten(1), bias)
-            return x
+            return add_product(x, y, folded_weights(self.pw2.conv, self.pw2.bn))
         return x + self.drop_path(self.pw2(y))
 
     def _widen(self, x: Tensor) -> Tensor:
         norm, pw1 = getattr(self, self.norm), self.pw1
         if has_fixed_statistics(norm, pw1.bn) and may_read(norm, pw1):
-            return convolve(pw1.conv, x, *folded(pw1.conv, pw1.bn, norm))
+            return convolve_folded(x, pw1.conv, pw1.bn, norm)
         return pw1(on_map(norm, x))
 
     def fuse(self) -> None:

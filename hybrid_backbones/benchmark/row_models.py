@@ -51,6 +51,8 @@ class SpeedFields(StrictModel):
     """whether the confidence interval of the median is within 2 %"""
     peak_fraction: float | None = None
     """share of the rate that the machine reaches in matrix products"""
+    peak_product: str | None = None
+    """what computes them: torch.mm, oneDNN or NumPy; without it the row is older, and has a share of torch.mm's rate"""
 
 
 class MemoryFields(StrictModel):

@@ -12,7 +12,6 @@ mmdet's and mmseg's own dataset classes, pipelines and metrics read it as they r
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .._files import write_whole
+from .._files import cache_folder, write_whole
 from .masks import encode_mask
 from .scenes import BACKGROUND, CLASSES, Scene, draw_scene
 
@@ -35,10 +34,7 @@ _SPLITS = dict(train=('train2017', 'training'), val=('val2017', 'validation'))
 
 def default_root() -> Path:
     """Cache folder: `$HYBRID_BACKBONES_CACHE/shapes`, else below `$XDG_CACHE_HOME`, else below `~/.cache`."""
-    cache = os.environ.get('HYBRID_BACKBONES_CACHE')
-    if cache:
-        return Path(cache).expanduser() / 'shapes'
-    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'hybrid_backbones' / 'shapes'
+    return cache_folder() / 'shapes'
 
 
 def ensure_shapes(

@@ -5,9 +5,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .channels_last import on_map
 from .inference import check_foldable, may_read, state_of
+from .linear import Pointwise, gelu_, product
+from .packed import Weights
 
 # By convolution: the state of what was folded, and weight and bias.
 _kept: WeakKeyDictionary[nn.Module, tuple[list, tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
@@ -22,13 +25,39 @@ def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
         norm: BatchNorm behind it; `nn.Identity` when folded for good.
     """
     if has_fixed_statistics(norm) and may_read(conv, norm):
-        return convolve(conv, x, *folded(conv, norm))
+        return convolve_folded(x, conv, norm)
     return on_map(norm, on_map(conv, x))
 
 
 def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """What `conv` makes of (N, H, W, C) with other weights."""
     return conv._conv_forward(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
+
+
+def convolve_folded(
+    x: Tensor, conv: nn.Conv2d, behind: nn.Module, before: nn.Module | None = None, activation: str = 'none'
+) -> Tensor:
+    """`activation(behind(conv(before(x))))` of (N, H, W, C) as one convolution, without gradients, see :func:`folded`.
+
+    Args:
+        activation: `none` or `gelu`.
+    """
+    if isinstance(conv, Pointwise):
+        return product(x, folded_weights(conv, behind, before), activation)
+    y = convolve(conv, x, *folded(conv, behind, before))
+    return y if activation == 'none' else gelu_(y)
+
+
+def folded_weights(conv: Pointwise, behind: nn.Module, before: nn.Module | None = None) -> Weights:
+    """Those of :func:`folded` for a matrix product."""
+
+    def make() -> tuple[Tensor, Tensor | None]:
+        weight, bias = folded(conv, behind, before)
+        return weight.flatten(1), bias
+
+    norms = [norm for norm in (behind, before) if isinstance(norm, _BatchNorm)]
+    of_norms = (t for norm in norms for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var))
+    return Weights(conv, conv.out_channels, (conv.weight, conv.bias, *of_norms), make)
 
 
 def has_fixed_statistics(*norms: nn.Module) -> bool:

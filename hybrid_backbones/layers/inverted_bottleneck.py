@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .channels_last import on_map
-from .folding import convolve, folded, has_fixed_statistics
+from .folding import convolve_folded, folded, has_fixed_statistics
 from .inference import may_read
 from .linear import gelu_
 
@@ -49,10 +49,10 @@ def expand_depthwise(
         y = x if pre_norm is None else on_map(pre_norm, x)
         y = F.gelu(on_map(expand_norm, on_map(expand, y)))
         return F.gelu(on_map(depthwise_norm, on_map(depthwise, y)))
-    first, second = folded(expand, expand_norm, pre_norm), folded(depthwise, depthwise_norm)
-    if banded(x, first[0]):
+    if banded(x, expand.weight):
+        first, second = folded(expand, expand_norm, pre_norm), folded(depthwise, depthwise_norm)
         return expand_in_bands(x.contiguous(), first, second, depthwise.stride[0], zeros_before)
-    y = convolve(depthwise, gelu_(convolve(expand, x, *first)), *second)
+    y = convolve_folded(convolve_folded(x, expand, expand_norm, pre_norm, 'gelu'), depthwise, depthwise_norm)
     # A crop goes to a new buffer: what follows reads it without gaps.
     return gelu_(y) if y.is_contiguous() else F.gelu(y)
 

@@ -4,7 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .inference import known_layer
+from .inference import known_layer, may_read
+from .packed import Weights, can_pack, compute_dtype, packed_add_linear, packed_linear
+from .product_choice import prefers_packed
 
 
 @known_layer
@@ -12,7 +14,10 @@ class Pointwise(nn.Conv2d):
     """1x1 convolution as a matrix product over the channels of a channels_last map; (N, C, H, W) in and out."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+        x = x.permute(0, 2, 3, 1)
+        own = weight is self.weight
+        y = product(x, weights_of(self)) if own and may_read(self) else linear(x, weight.flatten(1), bias)
+        return y.permute(0, 3, 1, 2)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -34,20 +39,62 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def add_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, factor: float = 1.0) -> None:
-    """`x += linear(factor * y, weight, bias)`, accumulated by the matrix product itself, without gradients.
+def project(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer(x)` of a linear layer; in inference as the fastest product."""
+    return product(x, weights_of(layer)) if may_read(layer) else layer(x)
+
+
+def weights_of(layer: nn.Module, scale: Tensor | None = None) -> Weights:
+    """Those of a linear layer or 1x1 convolution, with the layer scale (D,) behind it if there is one."""
+
+    def make() -> tuple[Tensor, Tensor | None]:
+        weight, bias = layer.weight.flatten(1), layer.bias
+        return (weight, bias) if scale is None else (weight * scale[:, None], bias * scale)
+
+    return Weights(layer, layer.weight.shape[0], (layer.weight, layer.bias, scale), make)
+
+
+def product(x: Tensor, weights: Weights, activation: str = 'none') -> Tensor:
+    """Activation of the product of (..., C) with the weights of layers that may be read, without gradients.
 
     Args:
-        x: (..., D), contiguous.
+        activation: `none`, `gelu` or `silu`.
+
+    Returns:
+        (..., D).
+    """
+    if can_pack(x, weights) and _prefers_packed(x, weights, activation):
+        dtype = compute_dtype(x)
+        return packed_linear(x.to(dtype), *weights.packed(dtype), activation)
+    y = linear(x, *weights.make())
+    if activation == 'none':
+        return y
+    return gelu_(y) if activation == 'gelu' else F.silu(y, inplace=True)
+
+
+def _prefers_packed(x: Tensor, weights: Weights, kind: str) -> bool:
+    inputs = x.shape[-1]
+    return prefers_packed(x.numel() // max(1, inputs), inputs, weights.features, compute_dtype(x), kind)
+
+
+def add_product(x: Tensor, y: Tensor, weights: Weights) -> Tensor:
+    """Sum of `x` and the product of `y` with the weights of layers that may be read, without gradients.
+
+    Args:
+        x: (..., D), contiguous; may be overwritten.
         y: (..., C), contiguous.
     """
     if y.dtype != x.dtype:
-        # A GPU's autocast keeps sums in fp32 behind a LayerNorm.
-        x.add_(F.linear(y, weight.to(y.dtype) * factor, bias.to(y.dtype)).view_as(x))
-        return
-    # A view or an error: `flatten` would copy a map of another layout, and the sum would be lost.
-    x.view(-1, x.shape[-1]).addmm_(y.flatten(0, -2), weight.to(x.dtype).t(), alpha=factor)
-    x.add_(bias)
+        # Autocast may keep sums in fp32 behind a LayerNorm.
+        weight, bias = weights.make()
+        return x.add_(F.linear(y, weight.to(y.dtype), None if bias is None else bias.to(y.dtype)).view_as(x))
+    if can_pack(y, weights) and compute_dtype(y) == y.dtype and _prefers_packed(y, weights, 'add'):
+        # A view or an error, as below: a copy of a map in another layout would hide the caller's mistake.
+        rows = x.view(-1, x.shape[-1])
+        return packed_add_linear(rows, y.flatten(0, -2), *weights.packed(y.dtype)).view_as(x)
+    weight, bias = weights.make()
+    x.view(-1, x.shape[-1]).addmm_(y.flatten(0, -2), weight.to(x.dtype).t())
+    return x if bias is None else x.add_(bias)
 
 
 def gelu_(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .channels_last import call
 from .drop_path import DropPath
 from .inference import check_foldable, has_hooks, may_read
-from .linear import add_linear, gelu_, linear
+from .linear import add_product, product, weights_of
 from .recompute import recomputed
 
 Call = Callable[[nn.Module, Tensor], Tensor]
@@ -30,9 +30,7 @@ def add_branch(
     """
     if not drop_path.training and may_read(last, drop_path):
         # A GPU's depthwise and pooling kernels do not all keep channels_last.
-        x = x.contiguous()
-        add_linear(x, y, *scaled_weights(last, scale))
-        return x
+        return add_product(x.contiguous(), y, weights_of(last, scale))
     branch = call(last, y)
     if scale is None:
         return x + drop_path(branch)
@@ -56,18 +54,11 @@ def add_mlp(
     What GELU gives is recomputed in the backward pass: it is as large as what it is given, and costs little.
     """
     if may_read(first):
-        hidden = gelu_(linear(y, first.weight.flatten(1), first.bias))
-        return add_branch(x, hidden, last, drop_path, scale, call)
+        return add_branch(x, product(y, weights_of(first), 'gelu'), last, drop_path, scale, call)
     wide = call(first, y)
     hidden = F.gelu(wide)
     with recomputed(hidden, lambda: F.gelu(wide)):
         return add_branch(x, hidden, last, drop_path, scale, call)
-
-
-def scaled_weights(layer: nn.Module, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Weight (D, C) and bias (D,) of a linear layer or 1x1 convolution with the layer scale behind it."""
-    weight, bias = layer.weight.flatten(1), layer.bias
-    return (weight, bias) if scale is None else (weight * scale[:, None], bias * scale)
 
 
 @torch.no_grad()

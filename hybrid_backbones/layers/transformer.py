@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .attention import attention, over_windows
 from .drop_path import DropPath
 from .inference import may_read
-from .linear import gelu_
+from .linear import product, project, weights_of
 
 EPS = 1e-6
 
@@ -32,13 +32,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """(N, T, C) in and out, the last H * W tokens those of a map of `size`."""
-        qkv = self.qkv(x)
+        qkv = project(self.qkv, x)
         if self.window_size is None or max(size) <= self.window_size:
-            return self.proj(self._attend(qkv, qkv))
+            return project(self.proj, self._attend(qkv, qkv))
         num_prefix = x.shape[1] - size[0] * size[1]
         prefix, grid = qkv[:, :num_prefix], qkv[:, num_prefix:].unflatten(1, size)
         out = over_windows(lambda part: self._attend_within(part, prefix), grid, self.window_size).flatten(1, 2)
-        return self.proj(torch.cat([self._attend(prefix, qkv), out], 1) if num_prefix else out)
+        return project(self.proj, torch.cat([self._attend(prefix, qkv), out], 1) if num_prefix else out)
 
     def _attend_within(self, part: Tensor, prefix: Tensor) -> Tensor:
         """(M, h, w, 3C), windows of a map, to (M, h, w, C)."""
@@ -62,8 +62,8 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(ratio * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.fc1(x)
-        return self.fc2(gelu_(x) if may_read(self.fc1) else F.gelu(x))
+        hidden = product(x, weights_of(self.fc1), 'gelu') if may_read(self.fc1) else F.gelu(self.fc1(x))
+        return project(self.fc2, hidden)
 
 
 class Block(nn.Module):

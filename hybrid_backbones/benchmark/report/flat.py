@@ -24,6 +24,7 @@ _SPEED = {
     'p90_s': 'latency_p90_s',
     'images_per_s': 'images_per_s',
     'peak_fraction': 'fraction_of_peak',
+    'peak_product': 'peak_product',
 }
 _MEMORY = {'inference_mib': 'inference_memory_mib', 'training_mib': 'training_memory_mib'}
 

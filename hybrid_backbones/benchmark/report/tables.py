@@ -197,6 +197,7 @@ def profile_table(profiles: Sequence[Row]) -> Table:
         Column('p10, ms', 1),
         Column('p90, ms', 1),
         Column('of peak, %', 1),
+        Column('peak by'),
         Column('device', filtered=True),
         Column('precision', filtered=True),
         Column('origin', filtered=True),
@@ -214,6 +215,7 @@ def profile_table(profiles: Sequence[Row]) -> Table:
             number(row, 'speed', 'p10_s', scale=1e3),
             number(row, 'speed', 'p90_s', scale=1e3),
             number(row, 'speed', 'peak_fraction', scale=100),
+            _peak_product(row),
             row['environment']['device'],
             row['environment']['precision'],
             row['origin'],
@@ -223,6 +225,12 @@ def profile_table(profiles: Sequence[Row]) -> Table:
     ]
     unranked = {i for i, row in enumerate(profiles) if row['origin'] != 'measured' or row['state'] != 'finished'}
     return Table('Cost and speed of backbones', columns, rows, unranked).without_empty_columns()
+
+
+def _peak_product(row: Row) -> str | None:
+    """What multiplies matrices at the machine's peak; rows that do not say it are shares of PyTorch's own rate."""
+    speed = row.get('speed') or {}
+    return (speed.get('peak_product') or 'torch.mm') if speed.get('peak_fraction') else None
 
 
 def size_text(row: Row) -> str:

@@ -205,6 +205,7 @@ def _speed(measured: Speed) -> dict[str, Any]:
         iterations=len(measured.seconds),
         stable=measured.stable,
         peak_fraction=measured.share_of_peak,
+        peak_product=measured.peak_product,
     )
 
 

@@ -64,7 +64,7 @@ def compare(
         fastest = _interleave(runs, product, settings, progress)
         for run in runs:
             run.measure_memory()
-    return [run.result(product.operations / fastest) for run in runs]
+    return [run.result(product.operations / fastest, product.library) for run in runs]
 
 
 def profile(network: str | nn.Module, size: tuple[int, int], settings: Settings = DEFAULTS) -> Speed:
@@ -208,7 +208,7 @@ class _Run:
             return self.module.loss(self.settings.batch_size)
         return sum(m.float().mean() for m in self.module(self.inputs))
 
-    def result(self, machine_flops: float | None = None) -> Speed:
+    def result(self, machine_flops: float | None = None, peak_product: str | None = None) -> Speed:
         """The row."""
         return Speed(
             self.name,
@@ -219,6 +219,7 @@ class _Run:
             self.peaks.get('training step'),
             self.macs,
             machine_flops,
+            peak_product,
             error=self.error,
         )
 

@@ -1,6 +1,7 @@
 """Properties of the machine: available memory, peak memory of a step, and the rate of matrix products."""
 
 import ctypes
+import os
 import re
 import sys
 import time
@@ -8,7 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
+
+from ...layers.packed import is_available, pack, packed_linear
 
 # The last one is oneDNN's, if there is no memory for a layer's code.
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|bad_alloc|could not create a primitive$")
@@ -32,10 +36,11 @@ def timed(step: Callable[[], object], device: str) -> float:
 
 
 class MatrixProduct:
-    """The product of two square matrices that are large enough for the device to reach its peak rate.
+    """The fastest product of two square matrices, which are large enough for the device to reach its peak rate.
 
     Attributes:
         operations: Floating-point operations of a call; a multiply-add counts as two.
+        library: What computes it fastest here: `torch.mm`, `oneDNN` with packed weights, or `NumPy`.
     """
 
     def __init__(self, dtype: torch.dtype, device: str) -> None:
@@ -43,12 +48,38 @@ class MatrixProduct:
             self.operations = 2 * side**3
             self._factor = torch.randn(side, side, device=device).to(dtype)
             self._product = torch.empty_like(self._factor)
-            self()  # warm-up: starts threads and chooses the kernel
-            if timed(self, device) > _PRODUCT_SECONDS:
+            self._multiply()  # warm-up: starts threads and chooses the kernel
+            if timed(self._multiply, device) > _PRODUCT_SECONDS:
                 break
+        self._products = dict(self._candidates())
+        seconds = {
+            library: min(timed(product, device) for _ in range(3)) for library, product in self._products.items()
+        }
+        self.library = min(seconds, key=seconds.get)
 
     def __call__(self) -> None:
+        self._products[self.library]()
+
+    def _multiply(self) -> None:
         torch.mm(self._factor, self._factor, out=self._product)
+
+    def _candidates(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        """Names of libraries, and their products."""
+        factor, product = self._factor, self._product
+        yield 'torch.mm', self._multiply
+        if not factor.is_cpu:
+            return
+        if is_available(factor.dtype):
+            weight = pack(factor.t())
+            yield 'oneDNN', lambda: packed_linear(factor, weight, None)
+        # NumPy's library has a thread for every processor.
+        if factor.dtype == torch.float32 and torch.get_num_threads() == available_processors():
+            yield 'NumPy', lambda: np.matmul(factor.numpy(), factor.numpy(), out=product.numpy())
+
+
+def available_processors() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
 def peak_memory(step: Callable[[], object], device: str) -> float | None:

@@ -68,6 +68,7 @@ class Speed:
             includes gradients, but no state of an optimizer. None: unknown.
         macs: Multiply-adds of inference on the batch; None if they cannot be counted.
         machine_flops: Operations per second of a matrix product on this machine, with this dtype and these threads.
+        peak_product: What computes that product, see :class:`~.machine.MatrixProduct`.
         error: The step in which memory ran out, or None.
     """
 
@@ -79,6 +80,7 @@ class Speed:
     train_mib: float | None = None
     macs: int | None = None
     machine_flops: float | None = None
+    peak_product: str | None = None
     threads: int = field(default_factory=torch.get_num_threads)
     error: str | None = None
 
@@ -142,6 +144,7 @@ class Speed:
             ratio_p90=self.ratio(last, 0.9),
             macs=self.macs,
             machine_flops=self.machine_flops,
+            peak_product=self.peak_product,
             share_of_peak=self.share_of_peak,
             error=self.error,
         )
