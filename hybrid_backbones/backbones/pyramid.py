@@ -247,11 +247,11 @@ class PyramidBackbone(BaseModule):
     def run_block(self, block: nn.Module, x: Tensor, **options: Any) -> Tensor:
         """`block(x, **options)`; with `with_cp`, its activations are computed again in the backward pass, not kept."""
         if self.with_cp and self.training and torch.is_grad_enabled():
-            # A compiler recomputes no updates of statistics.
-            contexts = (
-                {} if torch.compiler.is_compiling() else dict(context_fn=partial(forward_and_recomputation, block))
-            )
-            return checkpoint(_run_plainly, block, x, use_reentrant=False, **contexts, **options)
+            run = partial(_run_plainly, block, **options)
+            if torch.compiler.is_compiling():  # a compiler recomputes no updates of statistics
+                return checkpoint(run, x, use_reentrant=False)
+            contexts = partial(forward_and_recomputation, block)
+            return checkpoint(run, x, use_reentrant=False, context_fn=contexts)
         out = block(x, **options)
         # In inference the next block overwrites its input, which a hook may have kept.
         return out.clone() if has_hooks(block) and not torch.is_grad_enabled() else out
