@@ -79,7 +79,7 @@ def train(
     runner.train()
     _summarise(runner, {'checkpoint': runner.message_hub.runtime_info.get('last_ckpt')})
     if text := cfg.get('missing_weights'):
-        runner.logger.warning(framed(text))
+        runner.logger.warning(framed(f'Trained without weights. {text}'))
     return runner
 
 

@@ -141,4 +141,6 @@ class MissingWeightsHook(Hook):
         print_log(framed(self.text), 'current', logging.WARNING)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        print_log(self.text.splitlines()[0], 'current', logging.WARNING)
+        # MMEngine's logger drops a warning that it has logged before, so each has its iteration.
+        text = f'{self.text.splitlines()[0]} (iteration {runner.iter})'
+        print_log(text, 'current', logging.WARNING)

@@ -1,6 +1,7 @@
 """A run has the weights that its config names before anything else, or says all along that it does without."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,10 +83,11 @@ def test_the_warning_is_framed_and_repeated_at_validations(caplog):
     hook = MissingWeightsHook('no weights\nget them there')
     with caplog.at_level(logging.WARNING):
         hook.before_train(None)
-        hook.after_val_epoch(None, {})
-    start, validation = (record.getMessage() for record in caplog.records[-2:])
+        for iteration in (7, 8):
+            hook.after_val_epoch(SimpleNamespace(iter=iteration), {})
+    start, *validations = (record.getMessage() for record in caplog.records[-3:])
     assert start == '\n==============\nno weights\nget them there\n=============='
-    assert validation == 'no weights'
+    assert validations == ['no weights (iteration 7)', 'no weights (iteration 8)']
 
 
 def test_weights_that_cannot_be_downloaded_stop_the_run(index):
