@@ -1,5 +1,6 @@
 """BatchNorm with fixed statistics as part of the convolution beside it."""
 
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from weakref import WeakKeyDictionary
 
@@ -79,12 +80,17 @@ def folded(conv: nn.Conv2d, behind: nn.Module, before: nn.Module | None = None) 
     if not norms or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return _fold(conv, behind, before)
     # Neither inference tensors nor half precision: what is kept may later be used outside both modes.
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(conv.weight.device.type, enabled=False):
+    with torch.inference_mode(False), torch.no_grad(), _without_autocast(conv.weight.device.type):
         tensors = chain.from_iterable((*m._parameters.values(), *m._buffers.values()) for m in (conv, *norms))
         state = [None if tensor is None else state_of(tensor) for tensor in tensors]
         if conv not in _kept or _kept[conv][0] != state:
             _kept[conv] = state, _fold(conv, behind, before)
     return _kept[conv][1]
+
+
+def _without_autocast(device: str) -> AbstractContextManager:
+    supported = torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if supported else nullcontext()
 
 
 def forget_folded(network: nn.Module) -> None:

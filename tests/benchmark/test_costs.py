@@ -56,5 +56,7 @@ def test_published_rows_are_valid_and_get_the_costs_that_they_were_stored_with(n
     rows = read(tmp_path)
     assert not (tmp_path / 'damaged.jsonl').exists()
     without = [{k: v for k, v in row.items() if row['record'] == 'profile' or k not in PARTS} for row in rows]
-    joined = [{k: v for k, v in row.items() if k != 'profiled_in'} for row in with_costs(without)]
-    assert joined == rows
+    joined = {row['id']: {k: v for k, v in row.items() if k != 'profiled_in'} for row in with_costs(without)}
+    # Rows of later sweeps are stored without the costs of their runs.
+    stored = [row for row in rows if row['record'] == 'profile' or any(part in row for part in PARTS)]
+    assert [joined[row['id']] for row in stored] == stored
