@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,12 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 
 # No measurement decides what a test computes.
 os.environ.setdefault('HYBRID_BACKBONES_PRODUCTS', 'plain')
+
+# MMEngine registers an optimizer of transformers, whose import takes longer than all others; no test uses it.
+sys.modules['transformers'] = None
+import mmengine.optim  # noqa: F401
+
+del sys.modules['transformers']
 
 import numpy as np
 import pytest
