@@ -108,4 +108,4 @@ def test_a_file_of_no_network(run, tmp_path):
 def test_errors_are_one_line_and_a_status(run, args, message):
     with pytest.raises(SystemExit, match=message) as error:
         run(*args)
-    assert str(error.value.code).startswith(('CheckpointError: ', 'ValueError: '))
+    assert str(error.value.code).startswith(('CheckpointError: ', 'ByHandError: ', 'ValueError: '))

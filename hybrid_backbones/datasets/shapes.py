@@ -64,7 +64,9 @@ def ensure_shapes(
     manifest = _read_manifest(folder)
     if manifest.get('options') == options and _is_whole(folder, manifest['files']):
         return folder
-    if root is not None and not (folder / _MANIFEST).exists() and folder.exists() and any(folder.iterdir()):
+    # Hidden: what another writer is about to put there.
+    others = folder.exists() and any(not path.name.startswith('.') for path in folder.iterdir())
+    if root is not None and not (folder / _MANIFEST).exists() and others:
         raise FileExistsError(
             f'{folder} is not empty and was not written by ensure_shapes (it has no {_MANIFEST}): '
             'name a new or empty folder for the dataset'

@@ -155,7 +155,8 @@ def _replace_backbone(
         new[backbone.output_option] = stages
     if checkpoint:
         new['init_cfg'] = dict(type='Pretrained', checkpoint=str(checkpoint))
-    cfg.pop('checkpoint', None)  # of the old backbone
+    if 'checkpoint' in cfg:  # of the old backbone
+        cfg.checkpoint = None
     reasons = _batch_norm(cfg, new, old, backbone)
     model.backbone = new
     weights = f'weights of {checkpoint}' if checkpoint else 'random weights (give a checkpoint to start from others)'

