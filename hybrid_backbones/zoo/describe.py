@@ -69,7 +69,7 @@ def _markdown_family(family: Family, files: list[Published]) -> list[str]:
     ]
     for row in files:
         options = ''.join(f', `{key}={value!r}`' for key, value in row.options.items())
-        links = [f'[{source.kind}]({source.url})' for source in row.sources]
+        links = [f'[{s.kind}]({row.source if s.kind == "package" else s.url})' for s in row.sources]
         lines.append(
             f'| `{row.name}` | `{row.backbone}`{options} | {row.data} | {row.size or "-"} | {row.top1 or "-"} '
             f'| {row.parameters / 1e6:.1f} | {", ".join(links)} |'
