@@ -9,7 +9,8 @@ Deliberate differences from timm:
 - Any image size, ceil(H / stride) at every level, where timm accepts one and needs multiples of 32: pooling covers the
   odd last row and column as the strided convolutions do, and tables of relative positions, stored at the size they
   were learned at (`table_size`), are resized bilinearly to the grid at hand, as the paper does for larger images.
-- No matrix over all pairs of positions, neither of scores nor of their bias, in inference or training.
+- No matrix over all pairs of positions, neither of scores nor of their bias, in inference or training; a compiled
+  graph, which is for any size, lays out the bias.
 - The layout is an option (`stages`), as in the paper's study; windowed attention too (`window_size`).
 - In inference BatchNorms are folded into the convolutions around them as they run; `fuse()` does it once and for all.
 - The head stands apart (`create_classifier`); an output norm per returned map (`out_norm`).

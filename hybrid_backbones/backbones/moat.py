@@ -8,7 +8,8 @@ Deliberate differences from the code:
 
 - Tables of relative positions are resized to the map of every image, where the code fixes the size when it is built,
   from the tables as they were before loading.
-- No matrix over all pairs of positions, neither of scores nor of their bias, in inference or training.
+- No matrix over all pairs of positions, neither of scores nor of their bias, in inference or training; a compiled
+  graph, which is for any size, lays out the bias.
 - Windows (`window_size`) need not divide the map: the last of a row or column are what remains of it.
 - Maps are those of the last block of each stage; its dense decoders read their GELU. An output norm per returned map
   instead (`out_norm`), as dense prediction with ConvNeXt and Swin has it.

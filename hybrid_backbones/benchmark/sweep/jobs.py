@@ -1,5 +1,6 @@
 """The jobs of a sweep: training runs, and profiles of the backbones and models that they train."""
 
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -102,7 +103,15 @@ def _runs(spec: Spec, framework: Framework, folder: Path) -> Iterator[Job]:
             schedule=schedule,
             tier=spec.tier,
             weights_sha256=checkpoint and sha256(checkpoint),
-            config_sha256=digest([values, options, spec.precision]),
+            config_sha256=digest([_without_weights(values), options, spec.precision]),
         )
         for seed, frozen in product(backbone.seeds or spec.seeds, backbone.frozen or spec.frozen):
             yield Job('run', dict(identity, seed=seed, frozen=frozen), task)
+
+
+def _without_weights(values: dict[str, Any]) -> dict[str, Any]:
+    """A config without the weights of its own backbone, in whose place a sweep puts others: they change no result."""
+    values = copy.deepcopy(values)
+    values.pop('checkpoint', None)
+    values.get('model', {}).get('backbone', {}).pop('init_cfg', None)
+    return values

@@ -148,8 +148,7 @@ def test_smoke_tier_covers_every_family():
     assert asked == {find_backbone(name)[0] for name in list_backbones()}
 
 
-# The configs of the proxy tier have changed since its rows were measured: they name pretrained weights.
-@pytest.mark.parametrize('tier', ['smoke', 'pretrained'])
+@pytest.mark.parametrize('tier', ['smoke', 'proxy', 'pretrained'])
 def test_published_results_have_the_ids_of_their_specs(tier):
     from hybrid_backbones.benchmark.rows import FILE
 
