@@ -1,6 +1,8 @@
 """BatchNorm with fixed statistics as part of the convolution beside it."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import chain
 from weakref import WeakKeyDictionary
 
@@ -52,13 +54,14 @@ def convolve_folded(
 def folded_weights(conv: Pointwise, behind: nn.Module, before: nn.Module | None = None) -> Weights:
     """Those of :func:`folded` for a matrix product."""
 
-    def make() -> tuple[Tensor, Tensor | None]:
-        weight, bias = folded(conv, behind, before)
+    def matrix(fold: Callable) -> tuple[Tensor, Tensor | None]:
+        weight, bias = fold(conv, behind, before)
         return weight.flatten(1), bias
 
     norms = [norm for norm in (behind, before) if isinstance(norm, _BatchNorm)]
     of_norms = (t for norm in norms for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var))
-    return Weights(conv, conv.out_channels, (conv.weight, conv.bias, *of_norms), make)
+    sources = conv.weight, conv.bias, *of_norms
+    return Weights(conv, conv.out_channels, sources, partial(matrix, _fold), keep=partial(matrix, folded))
 
 
 def has_fixed_statistics(*norms: nn.Module) -> bool:

@@ -66,7 +66,7 @@ def product(x: Tensor, weights: Weights, activation: str = 'none') -> Tensor:
     if can_pack(x, weights) and _prefers_packed(x, weights, activation):
         dtype = compute_dtype(x)
         return packed_linear(x.to(dtype), *weights.packed(dtype), activation)
-    y = linear(x, *weights.make())
+    y = linear(x, *weights.plain())
     if activation == 'none':
         return y
     return gelu_(y) if activation == 'gelu' else F.silu(y, inplace=True)
@@ -86,13 +86,13 @@ def add_product(x: Tensor, y: Tensor, weights: Weights) -> Tensor:
     """
     if y.dtype != x.dtype:
         # Autocast may keep sums in fp32 behind a LayerNorm.
-        weight, bias = weights.make()
+        weight, bias = weights.plain()
         return x.add_(F.linear(y, weight.to(y.dtype), None if bias is None else bias.to(y.dtype)).view_as(x))
     if can_pack(y, weights) and compute_dtype(y) == y.dtype and _prefers_packed(y, weights, 'add'):
         # A view or an error, as below: a copy of a map in another layout would hide the caller's mistake.
         rows = x.view(-1, x.shape[-1])
         return packed_add_linear(rows, y.flatten(0, -2), *weights.packed(y.dtype)).view_as(x)
-    weight, bias = weights.make()
+    weight, bias = weights.plain()
     x.view(-1, x.shape[-1]).addmm_(y.flatten(0, -2), weight.to(x.dtype).t())
     return x if bias is None else x.add_(bias)
 

@@ -32,6 +32,8 @@ class Weights:
         sources: All tensors that the weights follow from.
         make: Gives weight and bias.
         name: Distinguishes weights of one owner that follow from the same sources in different ways.
+        keep: Gives the same, kept from one call to the next where `make` computes them; None for `make`. Packed weights
+            come from `make`, so that a layer holds one copy besides its own.
     """
 
     owner: nn.Module
@@ -39,14 +41,21 @@ class Weights:
     sources: tuple[Tensor | None, ...]
     make: Callable[[], tuple[Tensor, Tensor | None]]
     name: str = ''
+    keep: Callable[[], tuple[Tensor, Tensor | None]] | None = None
+
+    def plain(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias for products of PyTorch."""
+        return (self.keep or self.make)()
 
     def packed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Packed weight, and bias, in `dtype`: those kept if no source has changed since, else new ones."""
         state = dtype, *((t.data_ptr(), t._version) for t in self.sources if t is not None)
         entries = _kept.setdefault(self.owner, {})
         if self.name not in entries or entries[self.name][0] != state:
-            weight, bias = (None if t is None else t.detach().to(dtype) for t in self.make())
-            entries[self.name] = state, pack(weight), bias
+            # Folding under autocast would round twice.
+            with torch.no_grad(), torch.autocast('cpu', enabled=False):
+                weight, bias = (None if t is None else t.detach().to(dtype) for t in self.make())
+                entries[self.name] = state, pack(weight), bias
         return entries[self.name][1:]
 
 

@@ -183,9 +183,10 @@ class _Run:
             self.peaks[stage] = self.attempt(stage, lambda stage=stage, step=step: self._peak(stage, step))
 
     def _peak(self, stage: str, step: Callable[[], None]) -> float | None:
-        self.module.train(stage == 'training step')
-        if (stage == 'training step') != self.settings.train:
-            step()  # permanent allocations, such as compiled code, are not part of the peak
+        training = stage == 'training step'
+        if self.module.training != training:
+            self.module.train(training)
+            step()  # permanent allocations, such as compiled code or packed weights, are not part of the peak
         return peak_memory(step, self.settings.device)
 
     def _autocast(self) -> Any:
