@@ -122,18 +122,18 @@ class Recorder(nn.Module):
 def test_networks_run_in_turn_in_the_right_mode(train):
     lines: list[str] = []
     networks = [Recorder(), 'tiny_moat_0']
-    settings = Settings(batch_size=2, dtype='bf16', train=train, iterations=2)
+    settings = Settings(batch_size=2, dtype='bf16', train=train, iterations=2, seconds=3600)
     rows = compare(networks, (64, 96), settings, lines.append)
     assert [row.name for row in rows] == ['Recorder', 'tiny_moat_0']
     assert all(len(row.seconds) == 2 and min(row.seconds) > 0 and row.error is None for row in rows)
     timed = [line.split()[1].rstrip(':') for line in lines if not line.startswith('warm-up')]
     assert timed == ['Recorder', 'tiny_moat_0'] * 2
-    # One call to count, on one image; warm-up and iterations; then one for the memory of the step that was timed, and
-    # two for that of the other step.
+    # One call to count, on one image; warm-up and iterations; then one for the memory of each step, and one in front of
+    # it whenever the mode changes.
     shape = (2, 3, 64, 96)
     assert networks[0].calls[0][:3] == ((1, 3, 64, 96), False, False)
     assert networks[0].calls[1:6] == [(shape, train, train, torch.bfloat16)] * 5
-    steps = (False, False, True) if train else (False, True, True)
+    steps = (False, False, True, True) if train else (False, True, True)
     assert networks[0].calls[6:] == [(shape, on, on, torch.bfloat16) for on in steps]
     assert networks[0].conv.weight.grad is None
     assert rows[0].macs == 2 * 8 * 27 * 16 * 24
