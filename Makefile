@@ -16,7 +16,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python tools/demo.py $(WORK_DIR)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Stamps: the set-up is done again only when setup.py changes.
 $(VENV)/.demo: setup.py

@@ -48,7 +48,7 @@ EXTRAS = {
     'pretrained-demo': PRETRAINED_DEMO,
     'test': [
         'pytest>=7',
-        'pytest-xdist>=3',
+        'pytest-xdist>=3.7',  # --no-loadscope-reorder
         'peft>=0.15',
         'ruff>=0.6',
         'mypy>=1.8',

@@ -1,5 +1,6 @@
 """What all tests share: markers and options, real images, a fixed seed."""
 
+import functools
 import multiprocessing
 import os
 import random
@@ -22,6 +23,9 @@ import mmengine.optim  # noqa: F401
 
 del sys.modules['transformers']
 
+# For each base of a config, MMEngine reads all of mmdet's or mmseg's metafiles: a second per config.
+mmengine.config.utils._get_cfg_metainfo = functools.cache(mmengine.config.utils._get_cfg_metainfo)
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +34,8 @@ from families import FAMILIES, NAMES, family_of
 # Subsets of real data sets, which stay outside the repository: beside it, or in `data/` below `SHARED_DIR`.
 REAL_IMAGES = Path(os.environ.get('SHARED_DIR', Path(__file__).parents[2] / 'shared')) / 'data'
 NO_REAL_IMAGES = 'no real images'
+# Few tests that take long, which start first: at the end, one worker would wait for another.
+LONG = re.compile(r'tests/(end_to_end|benchmark/sweep)/|test_(shapes_training|configs|contract)\.py')
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,6 +77,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.option.slow:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker('slow')])
         items[:] = [item for item in items if not item.get_closest_marker('slow')]
+    items.sort(key=lambda item: not LONG.search(item.path.as_posix()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -40,7 +40,6 @@ def load(name: str) -> Config:
 
 @functools.cache
 def _read(name: str) -> Config:
-    """For each base of theirs, MMEngine reads all of mmdet's or mmseg's metafiles: a second for a config."""
     return Config.fromfile(FOLDER / f'{name}.py')
 
 
