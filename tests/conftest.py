@@ -19,7 +19,7 @@ os.environ.setdefault('HYBRID_BACKBONES_PRODUCTS', 'plain')
 
 # MMEngine registers an optimizer of transformers, whose import takes longer than all others; no test uses it.
 sys.modules['transformers'] = None
-import mmengine.optim  # noqa: F401
+import mmengine.optim
 
 del sys.modules['transformers']
 
