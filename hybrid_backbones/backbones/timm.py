@@ -86,6 +86,8 @@ class _Layout(nn.Module):
     timm_efficientnet_b4=dict(arch='efficientnet_b4', out_norm=False),
     timm_efficientnet_lite0=dict(arch='efficientnet_lite0', out_norm=False),
     timm_tf_efficientnet_lite0=dict(arch='tf_efficientnet_lite0', out_norm=False),
+    timm_tf_efficientnet_lite1=dict(arch='tf_efficientnet_lite1', out_norm=False),
+    timm_tf_efficientnet_lite2=dict(arch='tf_efficientnet_lite2', out_norm=False),
 )
 class TimmPyramid(PyramidBackbone):
     """A network of timm as a pyramid of strides 4, 8, 16, 32.

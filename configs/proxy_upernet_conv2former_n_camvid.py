@@ -1,0 +1,72 @@
+"""UperNet on street scenes in minutes, as `proxy_upernet_conv2former_n_ade20k.py`.
+
+Data: CamVid of 480x360 with 11 classes, 367 frames to train on and 101 to validate on, as `images/{train,val}/*.jpg` and
+`annotations/{train,val}/*.png`. Frames are shown and scored at 160 pixels in height.
+"""
+
+_base_ = './proxy_upernet_conv2former_n_ade20k.py'
+
+crop_size = (160, 160)
+dataset = dict(
+    _delete_=True,
+    type='BaseSegDataset',
+    data_root='data/camvid',
+    metainfo=dict(
+        classes=(
+            'sky',
+            'building',
+            'pole',
+            'road',
+            'pavement',
+            'tree',
+            'sign_symbol',
+            'fence',
+            'car',
+            'pedestrian',
+            'bicyclist',
+        ),
+        # That of the published label maps.
+        palette=[
+            (128, 128, 128),
+            (128, 0, 0),
+            (192, 192, 128),
+            (128, 64, 128),
+            (0, 0, 192),
+            (128, 128, 0),
+            (192, 128, 128),
+            (64, 64, 128),
+            (64, 0, 128),
+            (64, 64, 0),
+            (0, 128, 192),
+        ],
+    ),
+    img_suffix='.jpg',
+    seg_map_suffix='.png',
+)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResize', scale=(4 * crop_size[0], crop_size[0]), ratio_range=(1.0, 1.5), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(4 * crop_size[0], crop_size[0]), keep_ratio=True),
+    dict(type='LoadAnnotations'),  # at the label's own size, so after Resize
+    dict(type='PackSegInputs'),
+]
+
+model = dict(decode_head=dict(num_classes=11))
+train_dataloader = dict(
+    dataset=dict(
+        **dataset, data_prefix=dict(img_path='images/train', seg_map_path='annotations/train'), pipeline=train_pipeline
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        **dataset, data_prefix=dict(img_path='images/val', seg_map_path='annotations/val'), pipeline=test_pipeline
+    )
+)
+test_dataloader = val_dataloader
