@@ -72,7 +72,12 @@ def count_pixels(path: Path) -> LabelPixels:
 
 
 def _count(array: np.ndarray) -> Counter[int]:
-    values, counts = np.unique(array, return_counts=True)
+    if array.dtype == np.uint8:
+        counts = np.bincount(array.ravel())
+        values = np.flatnonzero(counts)
+        counts = counts[values]
+    else:
+        values, counts = np.unique(array, return_counts=True)
     return Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
 
@@ -83,9 +88,11 @@ class LabelCoding:
     table: dict[int, int] | dict[Colour, int]
     by_colour: bool
 
-    def keeps(self, pixels: LabelPixels) -> bool:
-        """Whether the map's file is right as it is: one channel of 8 bits, of class numbers."""
-        return pixels.mode == 'L' and not self.by_colour and all(self.table[value] == value for value in pixels.values)
+    def keeps(self, path: Path, pixels: LabelPixels) -> bool:
+        """Whether the map's file is right as it is: a PNG with one channel of 8 bits, of class numbers."""
+        if path.suffix.lower() != '.png' or pixels.mode != 'L' or self.by_colour:
+            return False
+        return all(self.table[value] == value for value in pixels.values)
 
     def amounts(self, pixels: LabelPixels) -> dict[int, int]:
         """Pixels of each class."""
@@ -156,7 +163,8 @@ def _as_colours(pixels: LabelPixels) -> Counter[Colour]:
 
 
 def _shares(counts: Counter, total: int | None = None) -> str:
-    shown = [f'{key} ({count / (total or counts.total()):.1%})' for key, count in counts.most_common(_SHOWN)]
+    shown = sorted(counts.most_common(_SHOWN))
+    shown = [f'{key} ({count / (total or counts.total()):.1%})' for key, count in shown]
     return ', '.join(shown) + (f', ... ({len(counts)} in all)' if len(counts) > _SHOWN else '')
 
 

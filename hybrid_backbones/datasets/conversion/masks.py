@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .class_files import ClassEntry, find_class_file
-from .folder import Folder, image_size, note_unlabelled, split_in_name
+from .folder import Folder, image_size, note_unlabelled
 from .label_coding import choose_coding, count_pixels
 from .records import LayoutError, RawData, RawImage, shortened
 from .voc import image_sets
@@ -61,11 +61,12 @@ def read(folder: Folder, files: list[Path], names: Sequence[ClassEntry] | None) 
     for path, label_map in pairs.items():
         if label_map is None:
             continue
-        size = image_size(path)
-        if pixels[label_map].size != size:
-            wrong.append(f'{folder.relative(label_map)} {pixels[label_map].size} (image {size})')
-        split = listed.get(path.stem) or folder.split_of(path) or split_in_name(path.stem)
-        images.append(RawImage(path, size, split, label_map=label_map, amounts=coding.amounts(pixels[label_map])))
+        size, found = image_size(path), pixels[label_map]
+        if found.size != size:
+            wrong.append(f'{folder.relative(label_map)} {found.size} (image {size})')
+        split = listed.get(path.stem) or folder.split_of(path)
+        keeps = coding.keeps(label_map, found)
+        images.append(RawImage(path, size, split, [], label_map, keeps, coding.amounts(found)))
     if wrong:
         raise LayoutError(f'{folder.root}: label maps should be of the size of their images: {shortened(wrong)}')
     unlabelled = [path for path, label_map in pairs.items() if label_map is None]

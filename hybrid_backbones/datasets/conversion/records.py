@@ -44,6 +44,7 @@ class RawImage:
         split: 'train', 'val' or 'test'; None where the folder has no splits.
         objects: For layouts of boxes and polygons.
         label_map: For layouts of masks.
+        keeps_label_map: Its pixels are class numbers already.
         amounts: How much of each class is in it: objects, or pixels of the label map.
     """
 
@@ -52,6 +53,7 @@ class RawImage:
     split: str | None = None
     objects: list[RawObject] = field(default_factory=list)
     label_map: Path | None = None
+    keeps_label_map: bool = False
     amounts: dict[int, int] = field(default_factory=dict)
 
 

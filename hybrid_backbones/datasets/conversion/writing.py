@@ -11,7 +11,6 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from ..._files import write_whole
-from .label_coding import count_pixels
 from .records import IGNORED, LayoutError, RawData, RawImage, RawObject
 
 COCO_SPLITS = dict(train='train2017', val='val2017', test='test2017')
@@ -66,7 +65,7 @@ def write_segmentation(data: RawData, out: Path) -> str:
 def _write_map(data: RawData, image: RawImage, target: Path) -> None:
     if image.label_map is None:
         labels = draw_objects(image)
-    elif image.label_map.suffix.lower() == '.png' and data.coding.keeps(count_pixels(image.label_map)):
+    elif image.keeps_label_map:
         link(image.label_map, target)
         return
     else:
