@@ -5,7 +5,7 @@ from pathlib import Path
 
 import hybrid_backbones  # noqa: F401  (first: it patches what MMEngine needs to read a config)
 from hybrid_backbones.backbones.factory import find_backbone
-from hybrid_backbones.datasets.conversion import LAYOUTS, Converted, LayoutError, converted
+from hybrid_backbones.datasets.conversion import LAYOUTS, Converted, converted
 from hybrid_backbones.swap.own_data import plan_training, published_weights, write_config
 
 BASES = Path(__file__).parents[1] / 'configs' / '_base_'
@@ -63,9 +63,11 @@ def main() -> None:
             print(describe(data))
             plan = plan_training(args.task, data.sizes, args.pretrained, args.size, args.batch_size, args.iterations)
             write_config(args.out, BASES, data, args.task, args.backbone, args.checkpoint, plan)
-    except (LayoutError, FileExistsError) as error:
+    except (ValueError, FileExistsError) as error:
         raise SystemExit(f'new_config.py: {error}') from error
-    print(f'Written: {root} and {args.out}. Next:\n  python tools/check_data.py {args.out}\n  python tools/train.py {args.out}')
+    print(
+        f'Written: {root} and {args.out}. Next:\n  python tools/check_data.py {args.out}\n  python tools/train.py {args.out}'
+    )
 
 
 if __name__ == '__main__':

@@ -1,4 +1,7 @@
-"""Mask R-CNN on data in COCO's layout; tools/new_config.py adds classes, backbone, sizes and schedule."""
+"""Mask R-CNN on data in COCO's layout; tools/new_config.py adds classes, backbone, sizes and schedule.
+
+GroupNorm in the neck: its maps start at the right scale whatever that of the backbone's is, which a short run needs.
+"""
 
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
@@ -6,6 +9,8 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     './own_runtime.py',
 ]
+
+model = dict(neck=dict(norm_cfg=dict(type='GN', num_groups=32)))
 
 train_dataloader = dict(
     batch_size=4,

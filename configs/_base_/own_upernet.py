@@ -19,9 +19,7 @@ model = dict(
 )
 # ADE20KDataset knows ADE20K's classes only.
 dataset = dict(type='BaseSegDataset', reduce_zero_label=False)
-train_dataloader = dict(
-    batch_size=4, num_workers=2, batch_sampler=dict(type='ResumableBatchSampler'), dataset=dataset
-)
+train_dataloader = dict(batch_size=4, num_workers=2, batch_sampler=dict(type='ResumableBatchSampler'), dataset=dataset)
 val_dataloader = dict(num_workers=2, dataset=dataset)
 test_dataloader = val_dataloader
 

@@ -40,7 +40,9 @@ def objects_of(out: Path) -> dict[str, list]:
             assert Image.open(folder / image['file_name']).size == (image['width'], image['height'])
             records = [record for record in content['annotations'] if record['image_id'] == image['id']]
             found[Path(image['file_name']).stem] = [(names[r['category_id']], r['bbox']) for r in records]
-            assert all(record['area'] == pytest.approx(record['bbox'][2] * record['bbox'][3], rel=0.02) for record in records)
+            assert all(
+                record['area'] == pytest.approx(record['bbox'][2] * record['bbox'][3], rel=0.02) for record in records
+            )
     return found
 
 
@@ -254,7 +256,10 @@ def two_files(root: Path) -> None:
 
 def no_objects(root: Path) -> None:
     exports.write_coco(root)
-    write_text(root / 'annotations' / 'instances_default.json', json.dumps(exports.coco_content(range(10)) | dict(annotations=[])))
+    write_text(
+        root / 'annotations' / 'instances_default.json',
+        json.dumps(exports.coco_content(range(10)) | dict(annotations=[])),
+    )
 
 
 def incomplete_box(root: Path) -> None:

@@ -68,7 +68,9 @@ def read_class_file(path: Path) -> tuple[ClassEntry, ...]:
         LayoutError: There is no such file, or no names are in it.
     """
     if not path.is_file():
-        raise LayoutError(f'no class file {path}; it has one name a line, or `NAME:R,G,B` where label maps have colours')
+        raise LayoutError(
+            f'no class file {path}; it has one name a line, or `NAME:R,G,B` where label maps have colours'
+        )
     try:
         text = read_text(path)
     except UnicodeDecodeError as error:
@@ -133,7 +135,9 @@ def _rows(path: Path, lines: list[str]) -> list[ClassEntry]:
             value = int(row['pixel value']) if 'pixel value' in row else None
             entries.append(ClassEntry(row[name], value, colour))
         except (KeyError, ValueError) as error:
-            raise LayoutError(f'{path}, line {number}: {", ".join(cells)!r} does not fit {", ".join(header)}') from error
+            raise LayoutError(
+                f'{path}, line {number}: {", ".join(cells)!r} does not fit {", ".join(header)}'
+            ) from error
     return entries
 
 

@@ -126,7 +126,9 @@ def _recognize(folder: Folder, task: str, layout: str | None) -> tuple[str, list
     if layout is not None:
         files = LAYOUTS[layout].find(folder)
         if not files:
-            raise LayoutError(f'{folder.root} is not of the layout {layout} ({LAYOUTS[layout].DESCRIPTION}); {_found(folder)}')
+            raise LayoutError(
+                f'{folder.root} is not of the layout {layout} ({LAYOUTS[layout].DESCRIPTION}); {_found(folder)}'
+            )
         return layout, files
     found = {name: files for name, module in LAYOUTS.items() if (files := module.find(folder))}
     fitting = [name for name in found if name not in _NOT_FOR[task]]

@@ -10,7 +10,9 @@ from ..checks.image_file import read_header
 from .records import LayoutError, shortened
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-_SPLIT_WORDS = dict(train='train', training='train', val='val', valid='val', validation='val', test='test', testing='test')
+_SPLIT_WORDS = dict(
+    train='train', training='train', val='val', valid='val', validation='val', test='test', testing='test'
+)
 _WORD = re.compile(r'([a-z]+?)(?:set)?\d*(?:annot)?')  # train2017, trainset, CamVid's trainannot
 
 

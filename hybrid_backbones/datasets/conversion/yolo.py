@@ -60,9 +60,7 @@ def _data_file(folder: Folder) -> Path | None:
     return found[0] if found else None
 
 
-def _names(
-    folder: Folder, data_file: Path | None, names: Sequence[ClassEntry] | None, highest: int
-) -> tuple[str, ...]:
+def _names(folder: Folder, data_file: Path | None, names: Sequence[ClassEntry] | None, highest: int) -> tuple[str, ...]:
     entries = names or find_class_file(folder)
     if entries is None and data_file is None:
         raise LayoutError(
@@ -141,7 +139,9 @@ def _object(where: str, line: str, size: tuple[int, int]) -> RawObject | None:
     if first != int(first) or first < 0:
         raise LayoutError(f'{where}: the class number is {first:g}, expected 0, 1, ...')
     if not all(math.isfinite(share) and -_TOLERANCE <= share <= 1 + _TOLERANCE for share in shares):
-        raise LayoutError(f'{where}: {line.strip()!r} has numbers outside of 0 to 1; expected shares of width and height')
+        raise LayoutError(
+            f'{where}: {line.strip()!r} has numbers outside of 0 to 1; expected shares of width and height'
+        )
     width, height = size
     points = [min(max(share, 0), 1) * (width, height)[i % 2] for i, share in enumerate(shares)]
     if len(shares) == _BOX - 1:
@@ -151,4 +151,6 @@ def _object(where: str, line: str, size: tuple[int, int]) -> RawObject | None:
         left, top, right, bottom = min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
     if right <= left or bottom <= top:
         return None
-    return RawObject(int(first), (left, top, right - left, bottom - top), [points] if len(shares) >= _POLYGON - 1 else None)
+    return RawObject(
+        int(first), (left, top, right - left, bottom - top), [points] if len(shares) >= _POLYGON - 1 else None
+    )
