@@ -65,9 +65,8 @@ def main() -> None:
             write_config(args.out, BASES, data, args.task, args.backbone, args.checkpoint, plan)
     except (ValueError, FileExistsError) as error:
         raise SystemExit(f'new_config.py: {error}') from error
-    print(
-        f'Written: {root} and {args.out}. Next:\n  python tools/check_data.py {args.out}\n  python tools/train.py {args.out}'
-    )
+    print(f'Written: {root} and {args.out}. Next:')
+    print(f'  python tools/check_data.py {args.out}\n  python tools/train.py {args.out}')
 
 
 if __name__ == '__main__':

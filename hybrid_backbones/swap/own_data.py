@@ -36,7 +36,9 @@ train_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True, with_mask={masks}),
     dict(type='RandomFlip', prob=0.5),
     dict(
-        type='RandomChoiceResize', scales=[(side, {long}) for side in range({shortest}, {size} + 1, 32)], keep_ratio=True
+        type='RandomChoiceResize',
+        scales=[(side, {long}) for side in range({shortest}, {size} + 1, 32)],
+        keep_ratio=True,
     ),
     dict(type='PackDetInputs'),
 ]

@@ -120,8 +120,8 @@ def write_cvat(root: Path) -> None:
         images.append(f'<image name="{name}.jpg">{"".join(shapes)}</image>')
     labels = ''.join(f'<label><name>{name}</name></label>' for name in CLASSES)
     meta = f'<meta><job><labels>{labels}</labels></job></meta>'
-    text = f'<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>{meta}{"".join(images)}</annotations>'
-    write_text(root / 'annotations.xml', text)
+    content = f'<annotations><version>1.1</version>{meta}{"".join(images)}</annotations>'
+    write_text(root / 'annotations.xml', f'<?xml version="1.0" encoding="utf-8"?>\n{content}')
 
 
 def label_map(number: int) -> np.ndarray:

@@ -375,7 +375,19 @@ def test_real_detection_data(tmp_path):
 
 @pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason=NO_REAL_IMAGES)
 def test_real_label_maps(tmp_path):
-    classes = 'sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist'.split()
+    classes = [
+        'sky',
+        'building',
+        'pole',
+        'road',
+        'pavement',
+        'tree',
+        'sign_symbol',
+        'fence',
+        'car',
+        'pedestrian',
+        'bicyclist',
+    ]
     data = convert(REAL_IMAGES / 'camvid', tmp_path / 'out', 'segmentation', classes=classes)
     assert data.counts == dict(train=367, val=101) and data.classes == tuple(classes)
     same = 'annotations/{}/0016E5_04920.png'

@@ -5,6 +5,6 @@ reads neither CVAT's XML nor label maps, and pylabel needs Jupyter; none says wh
 """
 
 from .convert import LAYOUTS, Converted, converted, read_folder
-from .records import LayoutError
+from .errors import LayoutError
 
 __all__ = ['LAYOUTS', 'Converted', 'LayoutError', 'converted', 'read_folder']

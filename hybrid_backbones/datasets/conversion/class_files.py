@@ -9,10 +9,10 @@ from pathlib import Path
 import yaml
 
 from ..checks.coco_file import read_text
+from .errors import LayoutError
 from .folder import Folder
-from .records import LayoutError
 
-# data.yaml of YOLO apart, which layouts/yolo.py reads itself.
+# data.yaml of YOLO apart, which yolo.py reads itself.
 FILE_NAMES = (
     'classes.txt', 'labels.txt', 'names.txt', 'obj.names', 'labelmap.txt', 'label_colors.txt', '_classes.csv',
     'class_dict.csv', 'classes.csv',

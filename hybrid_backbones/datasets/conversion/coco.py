@@ -8,8 +8,9 @@ from typing import Any
 
 from ..checks.coco_file import read_text
 from .class_files import ClassEntry
+from .errors import LayoutError, shortened
 from .folder import Folder, image_size, split_in_name
-from .records import LayoutError, RawData, RawImage, RawObject, shortened
+from .records import RawData, RawImage, RawObject
 
 DESCRIPTION = 'COCO: *.json with `images`, `annotations` and `categories`, the images anywhere beside or above them'
 _KEYS = ('images', 'annotations', 'categories')
@@ -23,7 +24,7 @@ def find(folder: Folder) -> list[Path]:
     return [path for path in found if all(f'"{key}"' in read_text(path) for key in _KEYS)]
 
 
-def read(folder: Folder, files: list[Path], names: Sequence[ClassEntry] | None) -> RawData:  # noqa: ARG001
+def read(folder: Folder, files: list[Path], names: Sequence[ClassEntry] | None) -> RawData:
     """Read all files; classes of the same name are one, in the order of the first file.
 
     Raises:
@@ -87,8 +88,8 @@ def _find_images(folder: Folder, file: Path, content: dict) -> dict[str, Path]:
             found[str(record.get('id'))] = path
     if missing:
         raise LayoutError(
-            f'{file}: {len(missing)} of {len(content["images"])} images are not in {folder.root}: {shortened(missing)}; '
-            'put them there, or take their records out of the file'
+            f'{file}: {len(missing)} of {len(content["images"])} images are not in {folder.root}: '
+            f'{shortened(missing)}; put them there, or take their records out of the file'
         )
     return found
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from . import coco, cvat, masks, voc, yolo
-from .class_files import ClassEntry, classes_of_arguments, find_class_file
+from .class_files import classes_of_arguments, find_class_file
+from .errors import LayoutError, shortened
 from .folder import Folder
-from .records import SPLITS, LayoutError, RawData, RawImage, shortened
+from .records import SPLITS, RawData
 from .splits import assign_splits
 from .writing import BACKGROUND, write_detection, write_segmentation
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..masks import encode_runs
 from .class_files import ClassEntry
+from .errors import LayoutError
 from .folder import Folder, image_size
-from .records import LayoutError, RawData, RawImage, RawObject
+from .records import RawData, RawImage, RawObject
 from .voc import has_root, parse_xml
 
 DESCRIPTION = 'CVAT: annotations.xml of "CVAT for images 1.1"'
@@ -21,7 +22,7 @@ def find(folder: Folder) -> list[Path]:
     return [path for path in folder.with_suffix('.xml') if has_root(path, 'annotations')]
 
 
-def read(folder: Folder, files: list[Path], names: Sequence[ClassEntry] | None) -> RawData:  # noqa: ARG001
+def read(folder: Folder, files: list[Path], names: Sequence[ClassEntry] | None) -> RawData:
     """Read all files; classes as the task lists them, then others that occur.
 
     Raises:

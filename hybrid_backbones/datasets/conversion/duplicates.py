@@ -1,8 +1,8 @@
 """Images that show the same: a perceptual hash, and groups of images whose hashes hardly differ.
 
-The hash is dHash: whether each of 9 x 8 grey pixels is brighter than its right neighbour. Of photographs, copies at half
-the size, of JPEG quality 40 or brightened differ in 0 to 4 bits, and other images in 13 or more, also frames of a video
-that are seconds apart. The package ImageHash does the same with PyWavelets and SciPy behind it.
+The hash is dHash: whether each of 9 x 8 grey pixels is brighter than its right neighbour. Of photographs, copies at
+half the size, of JPEG quality 40 or brightened differ in 0 to 4 bits, and other images in 13 or more, also frames of a
+video that are seconds apart. The package ImageHash does the same with PyWavelets and SciPy behind it.
 """
 
 import re

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..checks.image_file import read_header
-from .records import LayoutError, shortened
+from .errors import LayoutError, shortened
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 _SPLIT_WORDS = dict(

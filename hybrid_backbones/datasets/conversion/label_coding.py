@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from .class_files import ClassEntry
-from .records import IGNORED, LayoutError
+from .errors import LayoutError
 
 Colour = tuple[int, int, int]
+IGNORED = 255  # value of pixels that no loss and no metric counts
 _SHOWN = 12  # values or colours in a message
 
 
@@ -152,7 +153,7 @@ def choose_coding(
         kind = 'colours' if by_colour else 'values'
         raise LayoutError(
             f'{where}: label maps have {kind} of no class: {_shares(unknown, counts.total())}; classes are '
-            f'{", ".join(f"{name}" for name in names)} ({len(names)}), coded {_shown(table)}. Name all of them, `ignore` '
+            f'{", ".join(names)} ({len(names)}), coded {_shown(table)}. Name all of them, `ignore` '
             'for what is to be left out; blurred borders come from resized or JPEG label maps'
         )
     return LabelCoding(table, by_colour), names

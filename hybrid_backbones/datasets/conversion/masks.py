@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .class_files import ClassEntry, find_class_file
+from .errors import LayoutError, shortened
 from .folder import Folder, image_size, note_unlabelled
 from .label_coding import choose_coding, count_pixels
-from .records import LayoutError, RawData, RawImage, shortened
+from .records import RawData, RawImage
 from .voc import image_sets
 
 DESCRIPTION = (

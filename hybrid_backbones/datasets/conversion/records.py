@@ -2,17 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .label_coding import LabelCoding
+from .label_coding import LabelCoding
 
 SPLITS = ('train', 'val', 'test')
-IGNORED = 255  # value of a label map's pixels that no loss and no metric counts
-
-
-class LayoutError(ValueError):
-    """The folder cannot be read; what was found, what is known, and what to do."""
 
 
 @dataclass
@@ -73,15 +67,9 @@ class RawData:
     classes: tuple[str, ...]
     images: list[RawImage]
     notes: list[str] = field(default_factory=list)
-    coding: 'LabelCoding | None' = None
+    coding: LabelCoding | None = None
 
     @property
     def with_masks(self) -> bool:
         """Whether every object has an outline."""
         return all(item.segmentation for image in self.images for item in image.objects if not item.ignored)
-
-
-def shortened(items: list, count: int = 3) -> str:
-    """The first few of a list, and how many there are."""
-    shown = ', '.join(map(str, items[:count]))
-    return shown if len(items) <= count else f'{shown}, ... ({len(items)} in all)'

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from .duplicates import group_duplicates
-from .records import LayoutError, RawData, RawImage, shortened
+from .errors import LayoutError, shortened
+from .records import RawData, RawImage
 
 
 def assign_splits(data: RawData, val_share: float, seed: int) -> None:

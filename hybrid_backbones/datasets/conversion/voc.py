@@ -6,8 +6,9 @@ from xml.etree import ElementTree
 
 from ..checks.coco_file import read_text
 from .class_files import ClassEntry
+from .errors import LayoutError
 from .folder import Folder, image_size, note_unlabelled
-from .records import LayoutError, RawData, RawImage, RawObject
+from .records import RawData, RawImage, RawObject
 
 DESCRIPTION = 'Pascal VOC: NAME.xml for each NAME.jpg, in Annotations/ or beside it, with ImageSets/Main or without'
 _HEAD = 400  # characters in which the root element begins

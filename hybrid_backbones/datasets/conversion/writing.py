@@ -11,7 +11,9 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from ..._files import write_whole
-from .records import IGNORED, LayoutError, RawData, RawImage, RawObject
+from .errors import LayoutError
+from .label_coding import IGNORED
+from .records import RawData, RawImage, RawObject
 
 COCO_SPLITS = dict(train='train2017', val='val2017', test='test2017')
 ADE_SPLITS = dict(train='training', val='validation', test='test')
@@ -74,7 +76,7 @@ def _write_map(data: RawData, image: RawImage, target: Path) -> None:
 
 
 def draw_objects(image: RawImage) -> np.ndarray:
-    """(H, W) uint8 label map of an image's objects on background 0, small ones over large ones, 255 for ignored ones."""
+    """(H, W) uint8 label map of an image's objects on 0, small ones over large ones, 255 for ignored ones."""
     width, height = image.size
     labels = np.zeros((height, width), np.uint8)
     for item in sorted(image.objects, key=lambda item: -item.box[2] * item.box[3]):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..checks.coco_file import read_text
 from .class_files import ClassEntry, find_class_file, names_in_yaml, read_yaml
+from .errors import LayoutError
 from .folder import Folder, image_size, note_unlabelled
-from .records import LayoutError, RawData, RawImage, RawObject
+from .records import RawData, RawImage, RawObject
 
 DESCRIPTION = 'YOLO: NAME.txt for each NAME.jpg, `class x y width height` or `class x1 y1 x2 y2 ...`, and data.yaml'
 _BOX = 5  # numbers of a line
@@ -76,10 +77,10 @@ def _names(folder: Folder, data_file: Path | None, names: Sequence[ClassEntry] |
 
 def _labels_of_images(folder: Folder, files: list[Path]) -> dict[Path, Path]:
     """`labels/train/a.txt` for `images/train/a.jpg`, else the file beside the image."""
-    by_place = {folder.parts(path)[:-1] + (path.stem,): path for path in files}
+    by_place = {(*folder.parts(path)[:-1], path.stem): path for path in files}
     found = {}
     for image in folder.images:
-        place = folder.parts(image)[:-1] + (image.stem,)
+        place = (*folder.parts(image)[:-1], image.stem)
         elsewhere = tuple('labels' if part.lower() == 'images' else part for part in place)
         if label := by_place.get(elsewhere) or by_place.get(place):
             found[image] = label
@@ -134,7 +135,8 @@ def _object(where: str, line: str, size: tuple[int, int]) -> RawObject | None:
         raise LayoutError(f'{where}: {line.strip()!r} has something that is no number') from None
     if len(shares) != _BOX - 1 and (len(shares) < _POLYGON - 1 or len(shares) % 2):
         raise LayoutError(
-            f'{where} has {len(shares) + 1} numbers; expected `class x y width height`, or `class x1 y1 x2 y2 x3 y3 ...`'
+            f'{where} has {len(shares) + 1} numbers; '
+            'expected `class x y width height`, or `class x1 y1 x2 y2 x3 y3 ...`'
         )
     if first != int(first) or first < 0:
         raise LayoutError(f'{where}: the class number is {first:g}, expected 0, 1, ...')
