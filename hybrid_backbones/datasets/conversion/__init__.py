@@ -1,7 +1,7 @@
 """Folders as annotation tools export them, converted to the layouts that our configs read.
 
-Readers of our own: datumaro replaces OpenCV and pandas by other versions, supervision turns polygons into bitmaps and
-reads neither CVAT's XML nor label maps, and pylabel needs Jupyter; none says what it leaves out.
+Readers of our own: datumaro needs pandas < 3 and brings opencv-python-headless beside opencv-python, supervision reads
+neither CVAT's XML nor label maps, and pylabel brings Jupyter's widgets.
 """
 
 from .convert import LAYOUTS, Converted, converted, read_folder
