@@ -133,6 +133,10 @@ class SafeCheckpointHook(CheckpointHook):
         return None if first is None else self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(first))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if self.save_best and not metrics.keys() >= set(self.key_indicators) - {'auto'}:
+            # mmdet computes no AP where a detector finds nothing.
+            print_log(f'no best checkpoint yet: {", ".join(self.key_indicators)} was not computed', 'current')
+            return
         with self._keep_until_saved():
             super()._save_best_checkpoint(runner, metrics)
 

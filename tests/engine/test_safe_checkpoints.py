@@ -84,6 +84,14 @@ def test_latest(tmp_path):
     assert latest_checkpoint(tmp_path) is None
 
 
+def test_best_waits_for_a_metric(tmp_path, monkeypatch):
+    """mmdet computes no AP where a detector finds nothing, as at its first validation."""
+    values = iter([{}, dict(loss=2.0), {}])
+    monkeypatch.setattr(FallingLoss, 'compute_metrics', lambda self, results: next(values))
+    make_runner(tmp_path, checkpoint=dict(interval=2, save_best='loss', rule='less')).train()
+    assert [path.name for path in tmp_path.glob('best_*')] == ['best_loss_iter_4.pth']
+
+
 class Killed(BaseException):
     pass
 
