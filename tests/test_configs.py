@@ -17,6 +17,8 @@ from hybrid_backbones import create_backbone, list_backbones
 from hybrid_backbones.backbones import TimmPlainPyramid
 from hybrid_backbones.backbones._plain import PlainBackbone
 from hybrid_backbones.backbones.factory import find_backbone
+from hybrid_backbones.datasets.checks import check_data
+from hybrid_backbones.engine.config import load_config
 from hybrid_backbones.engine.model_checks import check_channels
 from hybrid_backbones.engine.starting_weights import recommended_weights
 
@@ -240,3 +242,13 @@ def test_trains_and_predicts(name):
         prediction = results[0].pred_instances
         assert prediction.bboxes.shape[1] == 4
         assert tuple(prediction.masks.shape[1:]) == tuple(results[0].ori_shape[:2])
+
+
+@pytest.mark.parametrize(
+    ('name', 'data'),
+    [('proxy_maskrcnn_conv2former_n_pennfudan', 'pennfudan'), ('proxy_upernet_conv2former_n_camvid', 'camvid')],
+)
+def test_short_configs_of_other_data(name, data, real_images):
+    cfg = load_config(FOLDER / f'{name}.py', data_root=str(real_images(data)))
+    check_channels(build(cfg))
+    assert not check_data(cfg).findings
