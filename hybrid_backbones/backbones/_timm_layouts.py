@@ -23,7 +23,5 @@ LAYOUTS = {
         renames=(*_CONVNEXT_OF_OPENMMLAB, (r'^norm3\.', 'head.norm.'), (r'^openmmlab_head\.fc\.', 'head.fc.')),
     ),
     'openmmlab_dense': KeyLayout(marker=r'\.depthwise_conv\.', renames=(*_CONVNEXT_OF_OPENMMLAB, _OUTPUT_NORMS)),
-    'authors_dense': KeyLayout(
-        marker=r'^norm[0123]\.', absent=r'\.w_msa\.|^norm4\.', renames=(_OUTPUT_NORMS,)
-    ),
+    'authors_dense': KeyLayout(marker=r'^norm[0123]\.', absent=r'\.w_msa\.|^norm4\.', renames=(_OUTPUT_NORMS,)),
 }

@@ -41,14 +41,14 @@ def with_model_names(backbone: Loadable, state: dict[str, Tensor], source: str =
     return {_PREFIX + key: value for key, value in renamed.items()} | rest
 
 
-def _check_output_norms(
-    backbone: Loadable, renamed: dict[str, Tensor], own: dict[str, Tensor], source: str
-) -> None:
+def _check_output_norms(backbone: Loadable, renamed: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
     """Refuse a file of the right trunk whose maps are not those that the model's heads were trained on."""
     missing = [
         key
         for key in own
-        if key.startswith(backbone.dense_only_prefixes) and key not in renamed and not key.endswith('num_batches_tracked')
+        if key.startswith(backbone.dense_only_prefixes)
+        and key not in renamed
+        and not key.endswith('num_batches_tracked')
     ]
     if missing and renamed.keys() & own.keys():
         raise CheckpointError(

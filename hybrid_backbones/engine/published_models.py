@@ -5,8 +5,19 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..backbones.pyramid import PyramidBackbone
+from ..checkpoints.published import locate
+from ..checkpoints.sources import SCHEME
 from ..checkpoints.whole_models import with_model_names
 from .model_checks import unwrap
+
+
+def local_model(checkpoint: str) -> str:
+    """Path of `hybrid://NAME`, downloaded if need be; any other checkpoint as it is.
+
+    Raises:
+        CheckpointError: The file is not to be had; where to put it.
+    """
+    return str(locate(checkpoint.removeprefix(SCHEME))) if checkpoint.startswith(SCHEME) else checkpoint
 
 
 @HOOKS.register_module()

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from .._files import written_whole
 from ..backbones.factory import find_backbone
-from ..checkpoints.published import SCHEME, find_published
+from ..checkpoints.published import SCHEME, Published, find_published
+from ..checkpoints.published_models import PublishedModel
 from .identify import Match, convert
 
 CARD = """---
@@ -60,7 +61,7 @@ def publish(source: str, out: str | Path, licence: str | None = None) -> str:
     state, match = convert(source)
     # Clones: a view would keep its whole storage, and safetensors refuses shared memory.
     state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
-    figures = f' {row.top1} % top-1 on ImageNet-1k, as published: {row.source}.' if row and row.top1 else ''
+    figures = _figures(row)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp('.partial', f'.{out.name}.', out.parent))
     try:
@@ -73,6 +74,12 @@ def publish(source: str, out: str | Path, licence: str | None = None) -> str:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return f'{match}\nwritten to {out}; upload it by: hf upload OWNER/NAME {out}'
+
+
+def _figures(row: Published | PublishedModel | None) -> str:
+    if isinstance(row, Published) and row.top1:
+        return f' {row.top1} % top-1 on ImageNet-1k, as published: {row.source}.'
+    return ''
 
 
 def _config(match: Match, licence: str) -> dict:

@@ -152,7 +152,7 @@ def test_each_safeguard_can_be_switched_off(option, key):
         return
     assert f"'{key}'" in str(before.to_dict())
     assert f"'{key}'" not in str(cfg.to_dict())
-    assert len(cfg.custom_hooks) == 3 - option.startswith('custom_hooks')
+    assert len(cfg.custom_hooks) == 4 - option.startswith('custom_hooks')
 
 
 def test_options_reach_the_transforms_that_read_files():
