@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from urllib.parse import urlparse
 
-from .download import cache_folder, check_hash, download, verify
+from .download import cache_folder, check_hash, download, record_of, verify
 from .hub import HUB, HubFile
 
 # Of the names of published files.
@@ -91,10 +91,10 @@ class Source:
         if path == self.place:
             verify(path, path, self.sha256, self.url)
         elif self.kind == 'package':
-            # No record is written into the folder of an installed package, nor into the hub's cache.
+            # No record is written into the folder of an installed package.
             check_hash(path, path, self.sha256, f"get it again by pip install --force-reinstall '{self.package}'")
-        else:
-            check_hash(path, path, self.sha256, f'delete it, and get it again from {self.url}')
+        else:  # in the hub's cache, which is not ours to write to
+            verify(path, path, self.sha256, self.url, record_of(self.place))
 
     def fetch(self) -> Path:
         """Download the file, and check its hash.
