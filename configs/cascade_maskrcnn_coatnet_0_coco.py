@@ -1,10 +1,11 @@
 _base_ = './_base_/cascade_maskrcnn_coco.py'
 
 model = dict(
-    # Two images a GPU are too few for statistics in every block: ImageNet's stay. From scratch: False, and SyncBN.
-    backbone=dict(_delete_=True, type='CoAtNet', arch='0', drop_path_rate=0.2, norm_eval=True),
+    backbone=dict(_delete_=True, type='CoAtNet', arch='0', drop_path_rate=0.2),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
+# Statistics over the GPUs of a distributed run: two images of a GPU are too few.
+sync_bn = 'torch'
 
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(

@@ -1,10 +1,11 @@
 _base_ = './_base_/maskrcnn_coco.py'
 
 model = dict(
-    # norm_eval: the stem has BatchNorm, and two images per GPU are too few for its statistics.
-    backbone=dict(_delete_=True, type='ViT', arch='c_4gf', drop_path_rate=0.1, norm_eval=True),
+    backbone=dict(_delete_=True, type='ViT', arch='c_4gf', drop_path_rate=0.1),
     neck=dict(in_channels=[96, 192, 384, 384]),
 )
+# Statistics over the GPUs of a distributed run: two images of a GPU are too few.
+sync_bn = 'torch'
 
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(

@@ -1,11 +1,12 @@
 _base_ = './_base_/upernet_ade20k.py'
 
 model = dict(
-    # norm_eval: the stem has BatchNorm, and two images per GPU are too few for its statistics.
-    backbone=dict(_delete_=True, type='ViT', arch='c_4gf', pyramid='multi_depth', drop_path_rate=0.1, norm_eval=True),
+    backbone=dict(_delete_=True, type='ViT', arch='c_4gf', pyramid='multi_depth', drop_path_rate=0.1),
     decode_head=dict(in_channels=[384, 384, 384, 384]),
     auxiliary_head=dict(in_channels=384),
 )
+# Statistics over the GPUs of a distributed run: two images of a GPU are too few.
+sync_bn = 'torch'
 
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(

@@ -112,6 +112,7 @@ def test_recipe(name):
     recommended = recommended_weights(backbone)
     assert cfg.get('checkpoint') == recommended
     assert init_cfg == (dict(type='Pretrained', checkpoint=recommended) if recommended else None)
+    assert recommended or not cfg.model.backbone.get('norm_eval'), 'statistics that no weights have set'
     # HorNet's recipes have filters of two sizes.
     options = {key: value for key, value in cfg.model.backbone.items() if key == 'filter_image_size'}
     with torch.device('meta'):

@@ -8,6 +8,7 @@ import torch
 
 from hybrid_backbones import create_classifier
 from hybrid_backbones.checkpoints import list_published
+from hybrid_backbones.checkpoints.published_models import list_models
 
 TOOL = Path(__file__).parents[1] / 'tools' / 'weights.py'
 
@@ -45,6 +46,29 @@ def test_list(run):
     sources = '[hub](https://huggingface.co/timm/convit_tiny.fb_in1k), [file](https://dl.fbai'
     row = f'| `convit_t_in1k` | `convit_t` | ImageNet-1k | 224 | 73.1 | 5.7 | {sources}'
     assert row in run('list', 'convit*', '--markdown')
+
+
+def test_list_of_detectors(run):
+    lines = run('list', '--detectors', 'cascade_*slak*').splitlines()
+    assert len(lines) == 2
+    assert lines[1].split()[:2] == ['cascade_slak_t_coco', 'cascade_maskrcnn_slak_t_coco']
+    assert lines[1].endswith('1x  box AP 48.4, mask AP 41.8   -         file')
+    assert len(run('list', '--detectors').splitlines()) == 1 + len(list_models())
+    assert '050731f4' in run('list', '--detectors', 'maskrcnn_timm_convnext_t_coco_openmmlab')
+
+
+def test_show_of_a_detector(run, tmp_path):
+    text = run('show', 'upernet_timm_swin_b_ade20k_in22k_openmmlab')
+    for part in (
+        'mIoU 50.13, mIoU ms 51.9',
+        'ImageNet-22k',
+        'SHA-256 762e2178',
+        f'{tmp_path / "home"}/hub/checkpoints/upernet_swin_base_patch4_window7_512x512_160k_ade20k_pretrain_',
+        'python tools/test.py configs/upernet_timm_swin_b_ade20k.py hybrid://upernet_timm_swin_b_',
+        '_ade20k_in22k_openmmlab --cfg-options model.test_cfg.mode=whole',
+        "load_from = 'hybrid://upernet_timm_swin_b_ade20k_in22k_openmmlab'",
+    ):
+        assert part in text
 
 
 def test_show(run, tmp_path):
@@ -99,6 +123,7 @@ def test_a_file_of_no_network(run, tmp_path):
     [
         (['show', 'convnext'], 'no published file hybrid://convnext'),
         (['list', 'resnet*'], 'no published file is named'),
+        (['list', '--detectors', 'resnet*'], 'no published detector or segmentor is named'),
         (['check', 'nowhere.pth'], 'no checkpoint at nowhere.pth'),
         (['check', 'hybrid://slak_t_in1k'], r'fetched by hand(.|\n)*slak_t_in1k\.pth'),
         (['convert', 'nowhere.pth', '-o', 'out.onnx'], 'neither a .safetensors nor a .pth'),

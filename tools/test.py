@@ -12,7 +12,9 @@ from hybrid_backbones.engine.run import test
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a detector or segmentor')
     parser.add_argument('config', help='config file, of ours, mmdet or mmseg')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file, URL, or hybrid://NAME of a published detector or segmentor'
+    )
     parser.add_argument('--work-dir', help='folder for the log and metrics; default: work_dirs/NAME_OF_THE_CONFIG')
     parser.add_argument('--data-root', help="folder of the data, in place of the config's (data/coco, data/ade/...)")
     parser.add_argument(

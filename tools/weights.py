@@ -1,6 +1,7 @@
 """Published weights: which there are, how to get them, what a file is of, and how to publish one.
 
 python tools/weights.py list 'cvt*'
+python tools/weights.py list --detectors 'cascade_*'
 python tools/weights.py show deit_b_distilled_in1k_384
 python tools/weights.py fetch 'cvt*' convit_s_in1k
 python tools/weights.py verify deit_t_in1k --imagenet data/imagenet/val
@@ -16,6 +17,7 @@ import hybrid_backbones  # noqa: F401  (first: it patches what MMEngine needs)
 from hybrid_backbones.checkpoints import CheckpointError
 from hybrid_backbones.zoo.describe import check, describe, save_converted, table
 from hybrid_backbones.zoo.fetch import fetch
+from hybrid_backbones.zoo.models import models_table
 from hybrid_backbones.zoo.publish import publish
 from hybrid_backbones.zoo.verify import verify
 
@@ -25,7 +27,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
     command = commands.add_parser('list', help='the published files')
     command.add_argument('pattern', nargs='?', default='*', help="shell pattern of names, such as 'cvt*'")
-    command.add_argument('--markdown', action='store_true', help='as a table with links, as in docs/weights.md')
+    form = command.add_mutually_exclusive_group()
+    form.add_argument('--detectors', action='store_true', help='detectors and segmentors instead of classifiers')
+    form.add_argument('--markdown', action='store_true', help='as a table with links, as in docs/weights.md')
     command = commands.add_parser('show', help='all that is known of one, and how to use it')
     command.add_argument('name')
     command = commands.add_parser('check', help='which network a file is of, and how much of it matches')
@@ -36,7 +40,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     command.add_argument('--force', action='store_true', help='write over a file that is there')
     command = commands.add_parser('fetch', help='download published files, without loading them')
     command.add_argument('patterns', nargs='*', metavar='NAME', help="names, or shell patterns such as 'cvt*'")
-    command.add_argument('--all', action='store_true', help='all that a program can download')
+    command.add_argument('--all', action='store_true', help='all classifiers that a program can download')
     command = commands.add_parser('verify', help="top-1 of published classifiers on ImageNet's validation images")
     command.add_argument('pattern', nargs='?', default='*', help='those that are on this machine; default: all')
     command.add_argument('--imagenet', required=True, metavar='DIR', help='a folder of images per class, n01440764/...')
@@ -51,7 +55,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     commands = {
-        'list': lambda: table(args.pattern, args.markdown),
+        'list': lambda: models_table(args.pattern) if args.detectors else table(args.pattern, args.markdown),
         'show': lambda: describe(args.name),
         'check': lambda: check(args.file),
         'convert': lambda: save_converted(args.file, args.out, args.force),

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from .._meta import meta_device
 from ..layers.drop_path import check_rate
 
 # Arguments of timm's that are options of the class, or none of its business.
@@ -46,7 +46,7 @@ def without_weights(name: str, options: dict[str, Any]) -> nn.Module:
     """The complete network on the meta device: names and shapes at next to no cost."""
     import timm
 
-    with torch.device('meta'):
+    with meta_device():
         return timm.create_model(name, **options)
 
 

@@ -42,6 +42,7 @@ from ..layers.norm import LayerNorm2d
 from ..layers.sizes import ceil_div
 from ..registry import register_backbone
 from ._efficientnet_files import ADVICE, is_file_of_efficientnet_pytorch, named_as_timm, pads_as_tensorflow
+from ._timm_layouts import LAYOUTS
 from ._timm_network import (
     complete,
     convert_file,
@@ -107,6 +108,7 @@ class TimmPyramid(PyramidBackbone):
         ValueError: Unknown arch, levels that the network does not have, or options that it does not know.
     """
 
+    checkpoint_layouts = LAYOUTS
     tiny_arch = 'test_convnext'
     classifier_options = dict(out_norm=False, pad_before_shift=False)
 

@@ -65,7 +65,7 @@ def record_of(path: Path) -> Path:
     return path.with_name(f'{path.name}.sha256.json')
 
 
-def verify(file: Path, path: Path, published: str, origin: str) -> None:
+def verify(file: Path, path: Path, published: str, origin: str, record: Path | None = None) -> None:
     """Compare a file with its published hash and with the hash at its first use, which is recorded.
 
     Args:
@@ -73,12 +73,13 @@ def verify(file: Path, path: Path, published: str, origin: str) -> None:
         path: Its place in the cache, beside which the record is; `file` itself once it is there.
         published: SHA-256 in hexadecimal or what it begins with, '' for unknown.
         origin: Where the file comes from, for the messages.
+        record: Where the hash at the first use is kept; default: beside `path`.
 
     Raises:
         CheckpointError: Another hash; both are named.
     """
     again = f'delete it, and get it again from {origin}' if file == path else f'what {origin} sent was not kept'
-    found, record = check_hash(file, path, published, again), record_of(path)
+    found, record = check_hash(file, path, published, again), record or record_of(path)
     known = _recorded(record)
     if known is None:
         write_whole(record, json.dumps({'sha256': found, 'bytes': file.stat().st_size, 'origin': origin}) + '\n')

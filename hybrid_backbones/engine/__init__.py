@@ -1,12 +1,23 @@
 """What training needs beyond MMEngine. Importing registers it; see the modules."""
 
-from . import checkpoint, distillation, layer_decay, model_checks, sampling, sharding, starting_weights, training_hooks
+from . import (
+    checkpoint,
+    distillation,
+    layer_decay,
+    model_checks,
+    published_models,
+    sampling,
+    sharding,
+    starting_weights,
+    training_hooks,
+)
 
 __all__ = [
     'checkpoint',
     'distillation',
     'layer_decay',
     'model_checks',
+    'published_models',
     'sampling',
     'sharding',
     'starting_weights',

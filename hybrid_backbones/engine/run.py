@@ -18,6 +18,7 @@ from .compiling import compile_parts
 from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume, use_total_batch
 from .memory import keep_freed_memory
 from .model_checks import check_channels
+from .published_models import local_model
 from .starting_weights import framed, prepare_weights
 
 
@@ -47,7 +48,7 @@ def train(
         require_weights: Do not train from scratch where weights that only a person can fetch are missing.
 
     Raises:
-        CheckpointError: The weights that the backbone starts from are not to be had.
+        CheckpointError: The weights that the backbone or the model starts from are not to be had.
         ConnectionError: The processes of a distributed run do not find each other.
         DataError: Data are missing or incomplete, or do not fit the config: a ValueError with all findings.
         FileNotFoundError: Config, or checkpoint to resume or start from are missing.
@@ -70,6 +71,8 @@ def train(
         print_log(use_resume(cfg, resume))
         if cfg.resume:
             _add_hook(cfg, dict(type='StrictCheckpointHook'))
+    if cfg.get('load_from'):
+        cfg.load_from = local_model(cfg.load_from)
     prepare_weights(cfg, from_scratch, require_weights)
     report = check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',), allow)
     runner = _build(cfg)
@@ -99,12 +102,14 @@ def test(
     """Evaluate a checkpoint; see `tools/test.py --help` for the arguments. Returns the metrics.
 
     Raises:
+        CheckpointError: The published checkpoint is not to be had, or lacks the backbone's output norms.
         DataError: Data are missing or incomplete, or do not fit the config: a ValueError with all findings.
         FileNotFoundError: Config or checkpoint are missing.
         PermissionError: The work directory cannot be written to.
         ValueError: The checkpoint is of another model, or `out` does not fit the task.
     """
     _prepare_memory(mallopt)
+    checkpoint = local_model(checkpoint)
     if not checkpoint.startswith(('http://', 'https://')) and not Path(checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint {checkpoint}')
     cfg = load_config(config, work_dir, data_root, options, launcher)

@@ -1,6 +1,7 @@
 """What training runs leave in their work directories: config, checkpoint, and the log of losses and metrics."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,18 @@ def read_work_dir(work_dir: str | Path) -> tuple[Curves, Curves]:
             start = records[0]['iteration']
             merged = [record for record in merged if record['iteration'] < start] + records
     return _curves(merged, lambda record: record['iteration'])
+
+
+def metrics_of(checkpoint: str | Path) -> dict[str, float]:
+    """The metrics that a run logged when it wrote `epoch_N.pth` or `iter_N.pth`; empty for a file of no run."""
+    path = Path(checkpoint)
+    written = re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name)
+    found: dict[str, float] = {}
+    for log in sorted(path.parent.glob(_LOGS)) if written else ():
+        _, metrics = read_scalars(log)
+        then = {name: metrics[name][metrics[name][:, 0] == int(written[1]), 1] for name in main_metrics(metrics)}
+        found |= {name: float(values[-1]) for name, values in then.items() if len(values)}
+    return found
 
 
 def final_metrics(path: str | Path) -> dict[str, float]:

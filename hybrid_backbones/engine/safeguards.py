@@ -14,6 +14,7 @@ HOOKS = [
     dict(type='ReproducibleRunHook'),
     dict(type='CheckFiniteLossHook'),
     dict(type='FixedStatisticsHook'),
+    dict(type='PublishedNamesHook'),
 ]
 _SEEDABLE_SAMPLERS = ('DefaultSampler', 'InfiniteSampler')
 _LOADING = ('LoadImageFromFile', 'LoadAnnotations')

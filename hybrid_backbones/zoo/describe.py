@@ -9,9 +9,11 @@ from .._files import written_whole
 from ..backbones.factory import find_backbone
 from ..checkpoints.errors import CheckpointError
 from ..checkpoints.published import SCHEME, Family, Published, families, find_published, list_published
+from ..checkpoints.published_models import PublishedModel
 from ..checkpoints.reading import read_state_dict
 from ..checkpoints.sources import Source
 from .identify import Match, convert, match_state
+from .models import describe_model, how, state_of
 
 
 def table(pattern: str = '*', markdown: bool = False) -> str:
@@ -27,22 +29,13 @@ def table(pattern: str = '*', markdown: bool = False) -> str:
         return _markdown(rows)
     lines = [f'{"name":36}{"trained on":32}{"pixels":>7}{"top-1":>7}{"M":>8}  licence      how']
     for row in rows:
-        how = _how(row)
         lines.append(
             f'{row.name:36}{row.data:32}{row.size or "-":>7}{row.top1 or "-":>7}{row.parameters / 1e6:8.1f}'
-            f'  {row.licence:12} {how}'
+            f'  {row.licence:12} {how(row)}'
         )
     if pattern == '*':
         lines += [f'{family.name}: {family.note}' for family in families() if not family.files]
     return '\n'.join(lines)
-
-
-def _how(row: Published) -> str:
-    """Where the file is, or the kinds of its sources in the order in which they are tried."""
-    found = row.find()
-    if found:
-        return 'installed' if found[1] == found[0].installed else 'in the cache'
-    return ', '.join(dict.fromkeys(source.kind for source in row.sources))
 
 
 def _markdown(rows: list[Published]) -> str:
@@ -91,6 +84,8 @@ def describe(name: str) -> str:
         CheckpointError: There is none of that name.
     """
     row, notes = find_published(name), {family.name: family.note for family in families()}
+    if isinstance(row, PublishedModel):
+        return describe_model(row)
     what = f'classifier of {row.classes} classes' if row.classes else 'trunk; the classes of the head are not published'
     unmeasured = 'not stated here' if row.classes == 1000 else 'none: not a classifier of ImageNet-1k'
     facts = {
@@ -100,19 +95,13 @@ def describe(name: str) -> str:
         'parameters': f'{row.parameters:,} ({what})',
         'licence': row.licence,
         'figures': row.source,
-        'path': f'{row.path} ({_state(row)})',
+        'path': f'{row.path} ({state_of(row)})',
         'config': f'configs/{row.config}.py',
         'note': '; '.join(filter(None, (*_notes(row), notes[row.family]))),
     }
     places = [f'  {source.kind:13}{_place(source)}' for source in row.sources]
     lines = [name, *(f'  {key:13}{value}' for key, value in facts.items() if value), *places, '']
     return '\n'.join([*lines, *_usage(row.backbone, row.options, f'{SCHEME}{name}', row.classes)])
-
-
-def _state(row: Published) -> str:
-    if row.find():
-        return 'there'
-    return 'downloaded on first use' if row.downloadable else 'to be put there by hand'
 
 
 def _place(source: Source) -> str:

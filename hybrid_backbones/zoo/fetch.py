@@ -2,6 +2,7 @@
 
 from ..checkpoints.errors import CheckpointError
 from ..checkpoints.published import find_published, list_published, locate
+from ..checkpoints.published_models import list_models
 
 
 def fetch(patterns: list[str], everything: bool = False) -> str:
@@ -9,7 +10,7 @@ def fetch(patterns: list[str], everything: bool = False) -> str:
 
     Args:
         patterns: Names of the index, or shell patterns of them.
-        everything: All files that a program can download, instead.
+        everything: All classifiers that a program can download, instead.
 
     Returns:
         Where each is.
@@ -21,7 +22,7 @@ def fetch(patterns: list[str], everything: bool = False) -> str:
     if everything:
         names = [row.name for row in list_published() if row.downloadable or row.find()]
     elif patterns:
-        rows = [row for p in patterns for row in (list_published(p) or [find_published(p)])]
+        rows = [row for p in patterns for row in ([*list_published(p), *list_models(p)] or [find_published(p)])]
         names = list(dict.fromkeys(row.name for row in rows))
     else:
         raise ValueError('give names of files, or --all')

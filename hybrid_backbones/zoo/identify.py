@@ -17,6 +17,7 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
+from .._meta import meta_device
 from ..backbones._classifier import Classifier
 from ..backbones.factory import find_backbone, list_backbones
 from ..checkpoints.errors import CheckpointError
@@ -146,14 +147,19 @@ def convert(source: str | Path) -> tuple[State, Match]:
 
 
 def _candidates(state: State) -> list[str]:
-    """Variants of the classes whose keys match the file's best, numbers aside, so that few networks are built."""
+    """Variants of the groups whose keys match the file's best, numbers aside, so that few networks are built."""
     names: dict[type | str, list[str]] = {}
     for name in list_backbones():
-        # Networks of timm have one class here, and keys of their own.
-        names.setdefault(name if name.startswith('timm_') else find_backbone(name)[0], []).append(name)
-    shares = {kind: _share_of_known_keys(state, variants[0]) for kind, variants in names.items()}
+        names.setdefault(_group(name), []).append(name)
+    shares = {group: _share_of_known_keys(state, variants[0]) for group, variants in names.items()}
     limit = max(_MIN_MATCH_RATIO, max(shares.values()) - 0.1)
-    return [name for kind, variants in names.items() if shares[kind] >= limit for name in variants]
+    return [name for group, variants in names.items() if shares[group] >= limit for name in variants]
+
+
+def _group(name: str) -> type | str:
+    """What variants share whose keys are alike, numbers aside; one of them is compared for all."""
+    # Networks of timm have one class here, and keys of their own: `timm_swin` of `timm_swin_t`.
+    return '_'.join(name.split('_')[:2]) if name.startswith('timm_') else find_backbone(name)[0]
 
 
 def _share_of_known_keys(state: State, name: str) -> float:
@@ -208,7 +214,7 @@ def _network(name: str, options: dict[str, Any], fused: bool) -> Classifier:
 @torch.no_grad()
 def _build(name: str, options: tuple[tuple[str, Any], ...], fused: bool) -> Classifier:
     cls, defaults = find_backbone(name)
-    with torch.device('meta'):
+    with meta_device():
         backbone = cls(**{**defaults, **cls.classifier_options, 'out_norm': False, **dict(options)}).eval()
         return Classifier(backbone.fuse() if fused else backbone, _CLASSES)
 

@@ -10,7 +10,9 @@ from safetensors.torch import save_file
 
 from .._files import written_whole
 from ..backbones.factory import find_backbone
-from ..checkpoints.published import SCHEME, find_published
+from ..checkpoints.published import SCHEME, Published, find_published
+from ..checkpoints.published_models import PublishedModel
+from ..engine.runs import metrics_of
 from .identify import Match, convert
 
 CARD = """---
@@ -60,7 +62,7 @@ def publish(source: str, out: str | Path, licence: str | None = None) -> str:
     state, match = convert(source)
     # Clones: a view would keep its whole storage, and safetensors refuses shared memory.
     state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
-    figures = f' {row.top1} % top-1 on ImageNet-1k, as published: {row.source}.' if row and row.top1 else ''
+    figures = _figures(row, source)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp('.partial', f'.{out.name}.', out.parent))
     try:
@@ -73,6 +75,16 @@ def publish(source: str, out: str | Path, licence: str | None = None) -> str:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return f'{match}\nwritten to {out}; upload it by: hf upload OWNER/NAME {out}'
+
+
+def _figures(row: Published | PublishedModel | None, source: str) -> str:
+    """A sentence of the top-1 of the index, or of what the run that wrote the checkpoint measured; '' for neither."""
+    if isinstance(row, Published) and row.top1:
+        return f' {row.top1} % top-1 on ImageNet-1k, as published: {row.source}.'
+    if row is None and (metrics := metrics_of(source)):
+        listed = ', '.join(f'{name} {value:g}' for name, value in metrics.items())
+        return f' The model that it was trained in reached, on the validation data of its run: {listed}.'
+    return ''
 
 
 def _config(match: Match, licence: str) -> dict:

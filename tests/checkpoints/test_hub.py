@@ -13,9 +13,12 @@ import torch
 from safetensors.torch import save
 from web_site import Site, running_site
 
+from hybrid_backbones import create_classifier
 from hybrid_backbones.checkpoints import CheckpointError, published, read_state_dict
+from hybrid_backbones.checkpoints.download import record_of
 from hybrid_backbones.checkpoints.published import Family, Published
 from hybrid_backbones.checkpoints.sources import Source
+from hybrid_backbones.zoo.publish import publish
 
 COMMIT = 'a' * 40
 WEIGHTS = save({'weight': torch.arange(4.0)})
@@ -165,6 +168,30 @@ def test_a_hub_file_of_another_hash_than_published_is_an_error(hub, index):
     hub.put('me/net', 'model.safetensors')
     with pytest.raises(CheckpointError, match='should have the published SHA-256 00000000'):
         read_state_dict('hybrid://net')
+
+
+def test_a_hub_file_without_a_published_hash_is_held_to_the_first_use(hub, index, cache):
+    row = index(Source('hf-hub:me/net/model.safetensors'))
+    hub.put('me/net', 'model.safetensors')
+    assert weight('hybrid://net') == weight('hybrid://net') == [0, 1, 2, 3]
+    record = record_of(row.sources[0].place)
+    assert hashlib.sha256(WEIGHTS).hexdigest() in record.read_text()
+    assert not list(cache.rglob('*.json'))
+    (file,) = finished_files(cache)
+    file.resolve().write_bytes(save({'weight': torch.ones(4)}))
+    with pytest.raises(CheckpointError, match=f'when it was first used(.|\n)*{record}'):
+        weight('hybrid://net')
+    record.unlink()
+    assert weight('hybrid://net') == [1, 1, 1, 1]
+
+
+def test_what_was_published_loads_from_the_hub_bit_for_bit(hub, tmp_path):
+    network = create_classifier('deit_t', num_classes=7)
+    torch.save(network.state_dict(), tmp_path / 'file.pth')
+    publish(str(tmp_path / 'file.pth'), tmp_path / 'out', 'MIT')
+    hub.put('me/net', 'model.safetensors', (tmp_path / 'out' / 'model.safetensors').read_bytes())
+    again = create_classifier('deit_t', num_classes=7, checkpoint='hf-hub:me/net')
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in network.state_dict().items())
 
 
 def test_an_interrupted_download_of_the_hub_leaves_no_file(hub, cache, monkeypatch):

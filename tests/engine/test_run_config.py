@@ -111,7 +111,7 @@ def test_safeguards_are_added_to_any_config(name, tmp_path):
     path.write_text(f"_base_ = 'mmdet::mask_rcnn/{name}.py'" if name != 'configs' else f"_base_ = '{DET}'")
     cfg = load_config(path, options={'train_dataloader.drop_last': True} if name != 'configs' else None)
     assert cfg.default_hooks.checkpoint.type == 'SafeCheckpointHook'
-    hooks = ['CheckFiniteLossHook', 'FixedStatisticsHook', 'ReproducibleRunHook']
+    hooks = ['CheckFiniteLossHook', 'FixedStatisticsHook', 'PublishedNamesHook', 'ReproducibleRunHook']
     assert sorted(hook['type'] for hook in cfg.custom_hooks) == hooks
     sampler = cfg.train_dataloader.batch_sampler
     assert sampler.type == 'ResumableBatchSampler'
@@ -139,6 +139,7 @@ def cfg_options(*words: str) -> dict:
         ('custom_hooks.0.enabled=False', 'ReproducibleRunHook'),
         ('custom_hooks.1.enabled=False', 'CheckFiniteLossHook'),
         ('custom_hooks.2.enabled=False', 'FixedStatisticsHook'),
+        ('custom_hooks.3.enabled=False', 'PublishedNamesHook'),
         ('default_hooks.checkpoint.type=CheckpointHook', 'SafeCheckpointHook'),
         ('train_dataloader.batch_sampler=None', 'ResumableBatchSampler'),
         ('explain_loading=False', 'LoadFromFileOrExplain'),
@@ -151,7 +152,7 @@ def test_each_safeguard_can_be_switched_off(option, key):
         return
     assert f"'{key}'" in str(before.to_dict())
     assert f"'{key}'" not in str(cfg.to_dict())
-    assert len(cfg.custom_hooks) == 3 - option.startswith('custom_hooks')
+    assert len(cfg.custom_hooks) == 4 - option.startswith('custom_hooks')
 
 
 def test_options_reach_the_transforms_that_read_files():

@@ -43,6 +43,17 @@ def test_a_published_folder_loads_back_bit_for_bit(tmp_path, kind):
         publish(str(tmp_path / 'file.pth'), tmp_path / 'out', 'MIT')
 
 
+def test_the_card_has_what_the_run_measured_at_the_checkpoint(tmp_path):
+    state = {f'backbone.{key}': value for key, value in create_backbone('deit_t').state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'epoch_2.pth')
+    records = [{'coco/bbox_mAP': value, 'coco/bbox_mAP_s': 0.1, 'step': step} for step, value in ((1, 0.2), (2, 0.413))]
+    log = tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('\n'.join(map(json.dumps, [{'loss': 1.0, 'lr': 0.1, 'epoch': 1, 'step': 7}, *records])))
+    publish(str(tmp_path / 'epoch_2.pth'), tmp_path / 'out', 'MIT')
+    assert 'on the validation data of its run: coco/bbox_mAP 0.413.' in (tmp_path / 'out' / 'README.md').read_text()
+
+
 def test_what_cannot_be_published_leaves_nothing(tmp_path):
     torch.save({'x': torch.zeros(1)}, tmp_path / 'file.pth')
     with pytest.raises(ValueError, match='--licence MIT'):

@@ -1,5 +1,6 @@
 """`docs/results/published.md`, from the records of `table.json`."""
 
+from ...checkpoints.published_models import list_models
 from .table import Quoted, quoted
 
 FRAMEWORKS = {
@@ -25,6 +26,10 @@ Figures that others published, **quoted** for comparison with measured ones. Non
 - COCO is val2017 with one scale and no test-time augmentation, ADE20K and Cityscapes are the validation sets.
 - Parameters and multiply-adds (MACs, which papers call FLOPs) are of the whole detector or segmentor, the latter for an
   image of the stated height and width.
+- A command evaluates the file that was published with the figure, which is what to expect: box AP is mmdet's
+  `coco/bbox_mAP`, mask AP `coco/segm_mAP`, single-scale mIoU mmseg's `mIoU`. It needs the data, and the file, which is
+  downloaded or, where only a person can get it, named with its address. None was run here: the files could not be had.
+  `python tools/weights.py list --detectors` lists them.
 """
 
 TAIL = """## What is not comparable
@@ -70,7 +75,7 @@ def page() -> str:
 def _section(framework: str, dataset: str, rows: list[Quoted]) -> str:
     metrics = [name for name in METRICS if any(name in row.metrics for row in rows)]
     head = ['backbone', 'pretraining', 'schedule', *(f'{METRICS[name]} (quoted)' for name in metrics)]
-    head += ['parameters, M', 'MACs, G', 'source']
+    head += ['parameters, M', 'MACs, G', 'source', 'command']
     lines = [head, ['---'] * len(head), *(_cells(row, metrics) for row in sorted(rows, key=_order))]
     table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
     return f'## {DATASETS[dataset]}, {FRAMEWORKS[framework]}\n\n{table}\n'
@@ -92,6 +97,7 @@ def _cells(row: Quoted, metrics: list[str]) -> list[str]:
         str(row.parameters_m or ''),
         macs,
         f'{row.source}. {row.note[0].upper()}{row.note[1:]}.' if row.note else row.source,
+        f'`{list_models(row.file)[0].command}`' if row.file else '',
     ]
 
 

@@ -38,6 +38,7 @@ class Quoted:
         crop: Side of the training crops in pixels; segmentors only.
         by: Who trained it; empty for the authors of the backbone.
         note: What else to know before comparing.
+        file: Name in the index of published detectors and segmentors of the trained file; empty for none.
     """
 
     backbone: str | None
@@ -55,6 +56,7 @@ class Quoted:
     crop: int | None = None
     by: str = ''
     note: str = ''
+    file: str = ''
 
     def __post_init__(self):
         faults = {
