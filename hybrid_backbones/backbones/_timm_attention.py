@@ -6,6 +6,7 @@ which the size of the grid travels (`SIZE_ARGUMENTS`): nothing is kept from one 
 """
 
 from bisect import bisect
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -160,23 +161,40 @@ class GridAttentionBeit(GridAttention, beit.Attention):
 
     def _resize_table(self, size: tuple[int, int]) -> Tensor:
         old = [2 * side - 1 for side in self.window_size]
-        table = self.relative_position_bias_table[:-3].unflatten(0, old).permute(2, 0, 1)
-        if tuple(size) == tuple(self.window_size):
-            return table
-        rows, columns = (
-            torch.tensor(_resizing(source, 2 * side - 1), device=table.device, dtype=table.dtype)
-            for source, side in zip(old, size, strict=True)
-        )
-        return rows @ table @ columns.t()
+        return resize_offsets(self.relative_position_bias_table[:-3].unflatten(0, old).permute(2, 0, 1), size)
+
+
+def resize_offsets(table: Tensor, size: Sequence[int]) -> Tensor:
+    """A table of offsets, resized as timm resizes it for a network of another size.
+
+    Args:
+        table: (heads, 2h - 1, 2w - 1), of a grid of (h, w).
+        size: (H, W) of the grid at hand.
+
+    Returns:
+        (heads, 2H - 1, 2W - 1); `table` itself when it has that size.
+    """
+    old, new = table.shape[1:], tuple(2 * side - 1 for side in size)
+    if tuple(old) == new:
+        return table
+    rows, columns = (
+        torch.tensor(_resizing(*lengths), device=table.device, dtype=table.dtype)
+        for lengths in zip(old, new, strict=True)
+    )
+    return rows @ table @ columns.t()
 
 
 @torch.compiler.assume_constant_result
-@cache
 def _resizing(source: int, target: int) -> tuple[tuple[float, ...], ...]:
     """Weights (target, source) of linear interpolation between offsets at geometrically growing distances (BEiT's).
 
     The ratio is the one with which `source` offsets reach as far as `target` offsets at distance one, at least 1.01.
     """
+    return _weights_of_resizing(source, target)
+
+
+@cache
+def _weights_of_resizing(source: int, target: int) -> tuple[tuple[float, ...], ...]:
     low, high = 1.01, 1.5
     while high - low > 1e-6:
         ratio = (low + high) / 2

@@ -265,9 +265,10 @@ class PyramidBackbone(BaseModule):
 
         def within(module: nn.Module, prefix: str) -> Iterator[nn.Module]:
             own = {positions[prefix + name] for name, _ in module.named_parameters()}
-            # A list of blocks, also of a single one, is not called itself.
+            # A list of blocks, also of a single one, is not called itself, nor is what has a method in its stead.
             is_list = isinstance(module, nn.Sequential) and len(module) == 1
-            if len(own) == 1 and not is_list and type(module).forward is not nn.Module.forward:
+            is_called = type(module).forward is not nn.Module.forward and not hasattr(module, 'forward_intermediates')
+            if len(own) == 1 and not is_list and is_called:
                 yield module
             elif own:
                 for name, child in module.named_children():

@@ -62,6 +62,24 @@ STRIDES = (4, 8, 16, 32)
 # marks as of one size although their features are the same as if they were built for another.
 OF_MULTIPLES = ('CSATv2', 'DLA', 'HieraDet', 'HighResolutionNet', 'SwiftFormer', 'Twins', 'Xcit')
 
+# Ross Wightman's CoAtNets, MaxViTs and MaxxViTs with published weights, by the size that they were trained at.
+RW = {
+    224: (
+        *(f'coatnet_{size}_rw' for size in ('nano', '0', '1', '2', '3', 'bn_0', 'rmlp_nano', 'rmlp_1', 'rmlp_2')),
+        *('coatnet_rmlp_1_rw2', 'coatnext_nano_rw'),
+        *('maxvit_tiny_rw', 'maxvit_rmlp_small_rw', 'maxvit_rmlp_base_rw', 'maxxvitv2_rmlp_base_rw'),
+    ),
+    256: (
+        *('maxvit_nano_rw', 'maxvit_rmlp_pico_rw', 'maxvit_rmlp_nano_rw', 'maxvit_rmlp_tiny_rw'),
+        *('maxxvit_rmlp_nano_rw', 'maxxvit_rmlp_small_rw', 'maxxvitv2_nano_rw'),
+    ),
+}
+# BoTNet, HaloNet, LambdaNet and their mixtures, by the end of timm's names.
+BOTNET = {
+    '_256': ('botnet26t', 'eca_botnext26ts', 'sebotnet33ts', 'halo2botnet50ts', 'lamhalobotnet50ts'),
+    '': ('halonet50ts', 'lambda_resnet50ts'),
+}
+
 
 class _Layout(nn.Module):
     """(N, C, H, W) to (N, H, W, C), where the network goes on in that layout."""
@@ -82,6 +100,10 @@ class _Layout(nn.Module):
     timm_swin_s=dict(arch='swin_small_patch4_window7_224'),
     timm_swin_b=dict(arch='swin_base_patch4_window7_224'),
     timm_maxvit_t=dict(arch='maxvit_tiny_tf_224'),
+    timm_maxvit_s=dict(arch='maxvit_small_tf_224'),
+    timm_maxvit_b=dict(arch='maxvit_base_tf_224'),
+    timm_maxvit_l=dict(arch='maxvit_large_tf_224'),
+    timm_maxvit_xl=dict(arch='maxvit_xlarge_tf_384'),
     timm_resnet_50=dict(arch='resnet50', out_norm=False),
     timm_efficientnet_b0=dict(arch='efficientnet_b0', out_norm=False),
     timm_efficientnet_b4=dict(arch='efficientnet_b4', out_norm=False),
@@ -89,6 +111,9 @@ class _Layout(nn.Module):
     timm_tf_efficientnet_lite0=dict(arch='tf_efficientnet_lite0', out_norm=False),
     timm_tf_efficientnet_lite1=dict(arch='tf_efficientnet_lite1', out_norm=False),
     timm_tf_efficientnet_lite2=dict(arch='tf_efficientnet_lite2', out_norm=False),
+    timm_coatnet_rmlp_2_rw_384=dict(arch='coatnet_rmlp_2_rw_384'),
+    **{f'timm_{name}': dict(arch=f'{name}_{side}') for side, names in RW.items() for name in names},
+    **{f'timm_{name}': dict(arch=f'{name}{suffix}') for suffix, names in BOTNET.items() for name in names},
 )
 class TimmPyramid(PyramidBackbone):
     """A network of timm as a pyramid of strides 4, 8, 16, 32.
@@ -126,6 +151,7 @@ class TimmPyramid(PyramidBackbone):
     ) -> None:
         import timm
 
+        from ._timm_hybrids import attend_at_any_size
         from ._timm_swin import shift_at_any_size
 
         self.name, options = parse_name(arch)
@@ -140,6 +166,7 @@ class TimmPyramid(PyramidBackbone):
         self._plan_sizes(network)
         self.trunk = timm.create_model(self.name, num_classes=0, **self.options)
         shift_at_any_size(self.trunk, pad_before_shift)
+        attend_at_any_size(self.trunk)
         wanted = [features[stride] for stride in self.out_strides]
         self.features = self.trunk.prune_intermediate_layers(wanted, prune_norm=True, prune_head=True)
         self.checkpoint_renames, self.checkpoint_ignores = file_rules(network, self.trunk)
@@ -175,6 +202,8 @@ class TimmPyramid(PyramidBackbone):
 
         From the complete network, so that maps do not depend on which are returned.
         """
+        from ._timm_hybrids import takes_any_size
+
         last = network.feature_info[-1]['reduction']
         self.multiple, self.smallest, self.only = (1, 1), (last, last), None
         partitions = [module.partition_size for module in network.modules() if hasattr(module, 'partition_size')]
@@ -184,7 +213,7 @@ class TimmPyramid(PyramidBackbone):
             self.multiple = self.smallest = (network.feature_info[0]['reduction'],) * 2
         elif type(network).__name__ in OF_MULTIPLES:
             self.multiple = last, last
-        elif network.default_cfg.get('fixed_input_size'):
+        elif network.default_cfg.get('fixed_input_size') and not takes_any_size(network):
             size = self.options.get('img_size', network.default_cfg['input_size'][1:])
             self.smallest = self.only = (size, size) if isinstance(size, int) else tuple(size)
 

@@ -149,12 +149,13 @@ def decomposed_attention(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns:
     `softmax(q k^T + rows[..., y] + columns[..., x]) v`, exactly, and never a matrix of all pairs.
 
     Args:
-        q, k, v: (N, heads, H * W, d), of a map row by row.
+        q, k: (N, heads, H * W, d), of a map row by row.
+        v: (N, heads, H * W, e).
         rows: (N, heads, H * W, H), see :func:`relative_logits`.
         columns: (N, heads, H * W, W).
 
     Returns:
-        (N, heads, H * W, d).
+        (N, heads, H * W, e).
     """
     parts = q, k, v, rows, columns
     differentiable = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
@@ -165,16 +166,17 @@ def decomposed_attention(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns:
 
 def _attend_with_appended_logits(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The two parts as further elements of every query, which a key picks by the one-hot code of its place."""
-    height, width, dim = rows.shape[-1], columns.shape[-1], q.shape[-1]
+    height, width = rows.shape[-1], columns.shape[-1]
     places = torch.arange(height * width, device=q.device)
     # `F.one_hot` would be compiled for every size anew.
     one_hot = torch.cat([_equal(places // width, height), _equal(places % width, width)], -1)
+    q = torch.cat([q, rows, columns], -1)
+    k = torch.cat([k, one_hot.to(k.dtype).expand(*k.shape[:2], -1, -1)], -1)
     # Fused kernels take values of the queries' length only; the GPU's, multiples of 8.
-    spare = to_multiple(dim + height + width, 8)
-    q = F.pad(torch.cat([q, rows, columns], -1), (0, spare))
-    k = F.pad(torch.cat([k, one_hot.to(k.dtype).expand(*k.shape[:2], -1, -1)], -1), (0, spare))
-    v = F.pad(v, (0, q.shape[-1] - dim))
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim]
+    length = max(q.shape[-1], v.shape[-1])
+    length = length + to_multiple(length, 8)
+    padded = (F.pad(part, (0, length - part.shape[-1])) for part in (q, k, v))
+    return F.scaled_dot_product_attention(*padded, scale=1.0)[..., : v.shape[-1]]
 
 
 def _equal(numbers: Tensor, count: int) -> Tensor:

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 import torch.distributed as dist
-from families import ONE_OF_EACH
+from families import ONE_OF_EACH, OTHER_MECHANISMS, tiny_arch
 from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -16,7 +16,7 @@ from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.checkpoints import CheckpointError, load_pretrained
 
-pytestmark = pytest.mark.parametrize('name', ONE_OF_EACH)
+pytestmark = pytest.mark.parametrize('name', ONE_OF_EACH + OTHER_MECHANISMS)
 
 
 def type_of(name: str) -> str:
@@ -37,13 +37,14 @@ def lively(network: nn.Module) -> nn.Module:
 
 def tiny(name: str) -> dict:
     """Options that keep the suite fast; a family without a tiny architecture is tested at its first variant."""
-    arch = find_backbone(name)[0].tiny_arch
+    arch = tiny_arch(name)
     return {} if arch is None else dict(arch=arch)
 
 
 def with_stable_rounding(name: str) -> dict:
     """Options under which rounding can be compared."""
-    return dict(norm_eval=True) if find_backbone(name)[0].magnifies_rounding else {}
+    magnifies = find_backbone(name)[0].magnifies_rounding or name in OTHER_MECHANISMS
+    return dict(norm_eval=True) if magnifies else {}
 
 
 def create(name: str, **options) -> nn.Module:
