@@ -22,6 +22,7 @@ from timm.layers.halo_attn import HaloAttn
 from timm.layers.lambda_layer import LambdaLayer
 from timm.models.maxxvit import Attention2d, TransformerBlock2d
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..layers.attention import decomposed_attention, relative_logits, table_attention
 from ..layers.position import SizeCache, resize_line
@@ -44,11 +45,10 @@ class MapAttention(Attention2d):
         if isinstance(position, RelPosMlp):
             like = position.rel_coords_log
             offsets = gen_relative_log_coords(size, mode=position.mode, device=like.device, dtype=like.dtype)
-            return position.mlp(offsets).permute(2, 0, 1)
+            # Hidden units for every offset are several times the map; they are not kept for the backward pass.
+            return checkpoint(position.mlp, offsets, use_reentrant=False).permute(2, 0, 1)
         table, grid = position.relative_position_bias_table, [2 * side - 1 for side in position.window_size]
-        return self.tables(
-            table, tuple(size), lambda: resize_offsets(table.unflatten(0, grid).permute(2, 0, 1), size)
-        )
+        return self.tables(table, tuple(size), lambda: resize_offsets(table.unflatten(0, grid).permute(2, 0, 1), size))
 
 
 class MapBottleneckAttention(BottleneckAttn):
