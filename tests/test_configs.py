@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from hybrid_backbones import create_backbone, list_backbones
-from hybrid_backbones.backbones import TimmPlainPyramid
+from hybrid_backbones.backbones import TimmPlainPyramid, TimmPyramid
 from hybrid_backbones.backbones._plain import PlainBackbone
 from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.datasets.checks import check_data
@@ -27,9 +27,13 @@ FOLDER = Path(__file__).parents[1] / 'configs'
 LARGE = {'conv2former_l', 'hornet_l', 'hornet_l_gf', 'moat_2', 'moat_3', 'moat_4', 'replknet_31l', 'replknet_xl'}
 # Authors whose batches on ADE20K are eight times larger.
 LARGE_BATCH = {'replknet_31b', 'replknet_31l', 'replknet_xl'}
-# An option of its family's configs, and timm's plain ViTs, which are put into any config (docs/swapping.md).
+# timm's networks that have configs; its others are put into any config (docs/swapping.md).
+OF_TIMM = re.compile(r'timm_((convnext|swin)_[tsb]|maxvit_t|resnet_50|(tf_)?efficientnet_\w+)')
+# The first is an option of its family's configs.
 WITHOUT_CONFIG = {'conv2former_b_k7'} | {
-    name for name in list_backbones() if find_backbone(name)[0] is TimmPlainPyramid
+    name
+    for name in list_backbones()
+    if issubclass(find_backbone(name)[0], TimmPlainPyramid | TimmPyramid) and not OF_TIMM.fullmatch(name)
 }
 # Runs of minutes, of no recipe.
 SHORT = ('overfit', 'proxy')

@@ -50,15 +50,20 @@ def without_weights(name: str, options: dict[str, Any]) -> nn.Module:
         return timm.create_model(name, **options)
 
 
-def complete(name: str, options: dict[str, Any], drop_path_rate: float) -> dict[str, Any]:
+def complete(network: nn.Module, name: str, options: dict[str, Any], drop_path_rate: float) -> dict[str, Any]:
     """`options` with those for any image size and for stochastic depth, under the names that the network gives them.
+
+    Args:
+        network: Built with `options`; names and shapes of its parameters are those of a network with all of them.
+        name: timm's name of it.
+        options: Of its constructor.
+        drop_path_rate: Of its last block.
 
     Raises:
         ValueError: Stochastic depth that the network does not have, or a timm without `forward_intermediates`.
     """
     import timm
 
-    network = without_weights(name, options)
     if not hasattr(network, 'forward_intermediates'):
         raise ValueError(
             f'{name} of timm {timm.__version__} has no forward_intermediates; install timm 1.0.31 or newer, in which '

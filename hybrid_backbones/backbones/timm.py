@@ -19,10 +19,11 @@ Deliberate differences from timm:
     keep their size;
   - MaxViT, to whole windows and grids at every level, 224 pixels for `maxvit_tiny_tf_224`. Padding is part of its
     function there: the grid spans the padded map;
+  - CoAtNet, BoTNet, HaloNet and LambdaNet take any size, which timm's do not: see `_timm_hybrids.py`;
   - networks that add up maps of several strides (HRNet, DLA), Twins and some others, to multiples of the last stride;
   - plain ViTs, to their patches; positions are resized as timm does with `dynamic_img_size`.
 
-  Networks that are tied to one size (CoaT, LeViT, Hiera, CoAtNet, ...) take images up to the size that they were built
+  Networks that are tied to one size (CoaT, GCViT, Hiera, ...) take images up to the size that they were built
   for, padded to it; `arch=dict(model_name=..., img_size=(H, W))` builds them for another.
 - Stages after the last of `out_indices`, the final norm and the classifier are left out of the trunk;
   `create_classifier` has them. An output norm stands on every returned map, unless `out_norm=False`.
@@ -118,6 +119,9 @@ class _Layout(nn.Module):
 class TimmPyramid(PyramidBackbone):
     """A network of timm as a pyramid of strides 4, 8, 16, 32.
 
+    timm's CoAtNets are here, rather than among the options of :class:`CoAtNet`, because they differ from it in sixteen
+    of timm's own options, and need nothing but attention and pooling of their own at other sizes.
+
     Args:
         arch: timm's name of the network, any of `timm.list_models()`, or a dict of `model_name` and arguments of its
             constructor, as `dict(model_name='swin_tiny_patch4_window7_224', img_size=384, window_size=12)`.
@@ -155,8 +159,8 @@ class TimmPyramid(PyramidBackbone):
         from ._timm_swin import shift_at_any_size
 
         self.name, options = parse_name(arch)
-        self.options = complete(self.name, options, drop_path_rate)
-        network = without_weights(self.name, self.options)
+        network = without_weights(self.name, options)
+        self.options = complete(network, self.name, options, drop_path_rate)
         features = {info['reduction']: i for i, info in enumerate(network.feature_info)}
         widths = {info['reduction']: info['num_chs'] for info in network.feature_info}
         channels = [widths.get(stride, 0) for stride in STRIDES]

@@ -159,8 +159,8 @@ class TimmPlainPyramid(PlainBackbone):
 
         self.name, options = parse_name(arch)
         _check_options(options)
-        self.options = complete(self.name, options, drop_path_rate)
-        network = without_weights(self.name, self.options)
+        network = without_weights(self.name, options)
+        self.options = complete(network, self.name, options, drop_path_rate)
         _check_class(self.name, network)
         depth, dim = len(network.blocks), network.embed_dim
         super().__init__(depth, dim, pyramid, blocks, {}, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)

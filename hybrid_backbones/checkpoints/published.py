@@ -35,7 +35,7 @@ class Published(PublishedFile):
             known here.
         classes: Of its head; None where they are not published.
         parameters: Of the network with its head, of the trunk alone where the classes are not known.
-        config: One in `configs/` that it is for.
+        config: One in `configs/` that it is for; empty where the backbone has none, and goes into any by `--backbone`.
         sources: Where it can be had, in the order in which they are tried.
         family: Its architecture.
         licence: Of the repository that publishes it.

@@ -210,7 +210,7 @@ def _network(name: str, options: dict[str, Any], fused: bool) -> Classifier:
 
 
 # Cached for those who identify many files: three megabytes each.
-@functools.lru_cache(maxsize=128)
+@functools.lru_cache(maxsize=256)
 @torch.no_grad()
 def _build(name: str, options: tuple[tuple[str, Any], ...], fused: bool) -> Classifier:
     cls, defaults = find_backbone(name)

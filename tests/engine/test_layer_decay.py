@@ -1,5 +1,6 @@
 """Layer-wise decay over every registered backbone: each parameter once, rates monotone from stem to head."""
 
+import functools
 from itertools import pairwise
 
 import pytest
@@ -19,12 +20,17 @@ def groups_of(model: nn.Module, lr: float = 1e-3, **paramwise) -> list[dict]:
     return LayerDecayOptimWrapperConstructor(dict(optimizer=optimizer), paramwise)(model).optimizer.param_groups
 
 
+@functools.cache
+def detector(name: str) -> TinyDetector:
+    with torch.device('meta'):
+        # Output norms belong to the heads' layer; some families have none unless asked.
+        return TinyDetector(create_backbone(name, out_norm=True))
+
+
 @pytest.mark.parametrize('decay_type', ['layer_wise', 'stage_wise'])
 @pytest.mark.parametrize('name', NAMES)
 def test_every_variant(name, decay_type):
-    with torch.device('meta'):
-        # Output norms belong to the heads' layer; some families have none unless asked.
-        model = TinyDetector(create_backbone(name, out_norm=True))
+    model = detector(name)
     for num_layers in (6, 12):
         groups = groups_of(model, decay_rate=0.9, num_layers=num_layers, decay_type=decay_type)
         lr = {id(param): group['lr'] for group in groups for param in group['params']}
@@ -43,8 +49,7 @@ def test_every_variant(name, decay_type):
 
 def test_layer_wise_uses_every_layer():
     for name in NAMES:
-        with torch.device('meta'):
-            backbone = create_backbone(name, out_norm=True)
+        backbone = detector(name).backbone
         for num_layers in (6, 12):
             ids = {layer_id(backbone, key, num_layers, 'layer_wise') for key, _ in backbone.named_parameters()}
             assert {0, num_layers + 1} < ids <= set(range(num_layers + 2)), name

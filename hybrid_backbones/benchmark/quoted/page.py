@@ -56,7 +56,7 @@ TAIL = """## What is not comparable
   R-CNN, Conv2Former-S on ADE20K, MOAT on COCO, and BoTNet's shorter schedules.
 - BoTNet: none on ADE20K. DeiT: none by its authors; those above are others'. HorNet, RepLKNet and SLaK: none in their
   repositories for Mask R-CNN with the recipes here, nor for SLaK-S and SLaK-B on COCO.
-- MaxViT and EfficientNet, which are baselines from timm: not collected.
+- CoAtNet, MaxViT, BoTNet, HaloNet, LambdaNet and EfficientNet of timm, which are baselines: not collected.
 """
 
 
