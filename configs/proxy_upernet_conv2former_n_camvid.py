@@ -1,7 +1,7 @@
 """UperNet on street scenes in minutes, as `proxy_upernet_conv2former_n_ade20k.py`.
 
-Data: CamVid of 480x360 with 11 classes, 367 frames to train on and 101 to validate on, as `images/{train,val}/*.jpg` and
-`annotations/{train,val}/*.png`. Frames are shown and scored at 160 pixels in height.
+Data: CamVid of 480x360 with 11 classes, 367 frames to train on and 101 to validate on, as `images/{train,val}/*.jpg`
+and `annotations/{train,val}/*.png`. The network sees frames of 160 pixels in height.
 """
 
 _base_ = './proxy_upernet_conv2former_n_ade20k.py'

@@ -1,4 +1,4 @@
 _base_ = './upernet_timm_tf_efficientnet_lite0_ade20k.py'
-checkpoint = 'hybrid://timm_tf_efficientnet_lite1_in1k'
+checkpoint = 'hybrid://timm_tf_efficientnet_lite1_in1k_240'
 
 model = dict(backbone=dict(arch='tf_efficientnet_lite1', init_cfg=dict(checkpoint=checkpoint)))

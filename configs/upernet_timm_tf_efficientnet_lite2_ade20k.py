@@ -1,5 +1,5 @@
 _base_ = './upernet_timm_tf_efficientnet_lite0_ade20k.py'
-checkpoint = 'hybrid://timm_tf_efficientnet_lite2_in1k'
+checkpoint = 'hybrid://timm_tf_efficientnet_lite2_in1k_260'
 
 model = dict(
     backbone=dict(arch='tf_efficientnet_lite2', init_cfg=dict(checkpoint=checkpoint)),

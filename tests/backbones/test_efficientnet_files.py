@@ -69,12 +69,18 @@ def test_the_classifier_takes_the_whole_file(file):
     assert len(network.state_dict()) == len(read_state_dict(file)[0])
 
 
-@pytest.mark.parametrize(('number', 'size', 'least'), [(0, 224, 0.7), (1, 240, 0.37), (2, 260, 0.37)])
-def test_it_knows_what_is_on_real_photographs(file, real_images, number, size, least):
+@pytest.mark.parametrize(
+    ('name', 'size', 'least'),
+    [
+        ('timm_tf_efficientnet_lite0_in1k', 224, 0.7),
+        ('timm_tf_efficientnet_lite1_in1k_240', 240, 0.37),
+        ('timm_tf_efficientnet_lite2_in1k_260', 260, 0.37),
+    ],
+)
+def test_it_knows_what_is_on_real_photographs(file, real_images, name, size, least):
     """With ImageNet's mean and deviation, or even padding, the probabilities of some fall far below `least`."""
     folder = real_images('coco_mini')
-    name = f'timm_tf_efficientnet_lite{number}'
-    network = create_classifier(name, checkpoint=f'hybrid://{name}_in1k').eval()
+    network = create_classifier(find_published(name).backbone, checkpoint=f'hybrid://{name}').eval()
     assert network.backbone.image_mean == network.backbone.image_std == (127.5, 127.5, 127.5)
     with torch.inference_mode():
         images = torch.stack([photograph(folder / path, size) for path in PHOTOGRAPHS])
