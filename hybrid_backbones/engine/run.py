@@ -71,10 +71,10 @@ def train(
         print_log(use_resume(cfg, resume))
         if cfg.resume:
             _add_hook(cfg, dict(type='StrictCheckpointHook'))
-    elif cfg.get('load_from'):
-        _add_hook(cfg, dict(type='LoadMatchingHook'))
     if cfg.get('load_from'):
         cfg.load_from = local_model(cfg.load_from)
+        if not cfg.get('resume'):
+            _add_hook(cfg, dict(type='LoadMatchingHook'))
     prepare_weights(cfg, from_scratch, require_weights)
     report = check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',), allow)
     runner = _build(cfg)
