@@ -122,6 +122,9 @@ def _change(
     reasons += _strides(old, stages, new)
     for reader in readers:
         reasons += wiring.rewire(reader, {position: i for i, position in enumerate(needed)}, new)
+    if any(reader.config.get('type') in wiring.READING_SIZES for reader in readers):
+        cfg.find_unused_parameters = True
+        reasons.append('find_unused_parameters: True, as the neck reads no more than the size of the finest map')
     reasons += _normalise(cfg.model, backbone)
     reasons += _import_ours(cfg)
     reasons += recipe.adapt_optimizer(cfg, _check(model, scope), segmentor)

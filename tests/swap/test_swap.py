@@ -34,7 +34,6 @@ FRAMEWORKS = {
     'ATSS with DyHead': 'mmdet::dyhead/atss_r50_fpn_dyhead_1x_coco.py',
     'Faster R-CNN with CARAFE': 'mmdet::carafe/faster-rcnn_r50_fpn-carafe_1x_coco.py',
     'CondInst': 'mmdet::condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py',
-    'NAS-FCOS': 'mmdet::nas_fcos/nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco.py',
     'UperNet': 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py',
     'FPN': 'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py',
     'FCN': 'mmseg::fcn/fcn_r50-d8_4xb4-160k_ade20k-512x512.py',
@@ -58,7 +57,8 @@ def swapped(framework: str, name: str, **options) -> Config:
 
 def _shrink_part(part: dict) -> None:
     for key in ('num_layers', 'stacked_convs', 'num_convs'):
-        if isinstance(part.get(key), int) and part[key] > 1:
+        # CondInst's mask head has as many convolutions as its `num_params` say.
+        if isinstance(part.get(key), int) and part[key] > 1 and 'mask_feature_head' not in part:
             part[key] = 1
     for key in ('num_queries', 'num_dn_queries', 'max_per_img', 'max_per_image'):
         if key in part:

@@ -52,11 +52,11 @@ def carafe_backward(
 def _reassemble(features: Tensor, masks: Tensor, side: int, groups: int, scale: int) -> Tensor:
     n, channels, height, width = features.shape
     # Every pixel of the features is the centre of scale x scale pixels of the output.
-    kernels = masks.view(n, groups, 1, side * side, height, scale, width, scale).unbind(3)
+    kernels = masks.reshape(n, groups, 1, side * side, height, scale, width, scale).unbind(3)
     padded = F.pad(features, (side // 2,) * 4)
     output: Tensor | float = 0.0
     for place, kernel in enumerate(kernels):
         row, column = divmod(place, side)
         window = padded[:, :, row : row + height, column : column + width]
         output = output + kernel * window.reshape(n, groups, channels // groups, height, 1, width, 1)
-    return output.view(n, channels, height * scale, width * scale)
+    return output.reshape(n, channels, height * scale, width * scale)
