@@ -22,6 +22,12 @@ def parse_args() -> argparse.Namespace:
         help='predictions: for detection NAME.pkl, or NAME.json for COCO results; for segmentation a folder of PNGs',
     )
     parser.add_argument('--show-dir', help='folder for images with the predictions drawn beside the truth')
+    parser.add_argument(
+        '--analyze',
+        metavar='DIR',
+        help='folder for AP or IoU by class and a confusion matrix; of detectors also types of errors, sizes, and '
+        'pictures of false positives and misses',
+    )
     parser.add_argument('--tta', action='store_true', help='several scales and flips (detection: boxes only)')
     parser.add_argument(
         '--cfg-options',
@@ -47,6 +53,13 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    options = args.cfg_options or {}
+    if args.analyze:
+        from hybrid_backbones.analysis import analyze, keeping_predictions
+        from hybrid_backbones.engine.config import load_config
+
+        cfg = load_config(args.config, data_root=args.data_root, options=options)
+        options |= keeping_predictions(cfg, args.analyze)
     test(
         args.config,
         args.checkpoint,
@@ -55,11 +68,13 @@ def main() -> None:
         out=args.out,
         show_dir=args.show_dir,
         tta=args.tta,
-        options=args.cfg_options,
+        options=options,
         launcher=args.launcher,
         mallopt=not args.no_mallopt,
         allow=args.allow,
     )
+    if args.analyze and args.local_rank == 0:
+        print('\n'.join(['Analysis:', *(f'  {path}' for path in analyze(cfg, args.analyze))]))
 
 
 if __name__ == '__main__':

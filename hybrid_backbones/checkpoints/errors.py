@@ -7,3 +7,7 @@ class CheckpointError(RuntimeError):
 
 class ByHandError(CheckpointError):
     """A published file is not on this machine, and only a person can get it."""
+
+
+class WrongModelError(CheckpointError, ValueError):
+    """A checkpoint is of another model than the one that a config builds."""

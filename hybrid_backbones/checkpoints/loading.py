@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError
 from .layouts import KeyLayout, rename, with_authors_names
+from .matching import nonfinite_keys
 from .reading import read_state_dict
 
 
@@ -80,6 +81,11 @@ def load_pretrained(network: Loadable, source: str | Path) -> LoadReport:
     missing = {key for key in own if key not in state and not key.endswith('num_batches_tracked')}
     initial = {key for key in missing if key.startswith(network.dense_only_prefixes)}
     _check(network, source, state, own, missing - initial)
+    if keys := nonfinite_keys(state):
+        listed = ', '.join(keys[:4])
+        raise CheckpointError(
+            f'{source} has NaN or infinity in {len(keys)} tensors ({listed} ...). Nothing was loaded.'
+        )
     network.load_state_dict(state, strict=False)
 
     own = network.state_dict(keep_vars=True)

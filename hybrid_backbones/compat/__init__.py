@@ -7,13 +7,25 @@ patched: MMEngine, mmcv, mmdet and mmseg stay as they are installed.
 
 import os
 
-from . import amp, annotation_files, checkpoints, distributed, import_hooks, log, mmcv_ext, packages, text, versions
+from . import (
+    amp,
+    annotation_files,
+    checkpoints,
+    distributed,
+    import_hooks,
+    log,
+    mmcv_ext,
+    packages,
+    pipelines,
+    text,
+    versions,
+)
 from .log import applied, log_patch
 
 __all__ = ['applied', 'enabled', 'install', 'log_patch']
 
 SWITCH = 'HYBRID_BACKBONES_COMPAT'
-PATCHES = (log, mmcv_ext, checkpoints, packages, versions, text, amp, distributed, annotation_files)
+PATCHES = (log, mmcv_ext, checkpoints, packages, versions, text, amp, distributed, annotation_files, pipelines)
 
 
 def enabled() -> bool:

@@ -1,12 +1,16 @@
-"""Reading images with errors that name the file."""
+"""Reading images and annotations with errors that name what could not be read."""
 
+import copy
 import os
 from pathlib import Path
+from typing import Any
 
 from mmengine.registry import TRANSFORMS
 
 # The end marker cannot occur within compressed data; some cameras write a little behind it.
 _JPEG_START, _JPEG_END, _TAIL = b'\xff\xd8', b'\xff\xd9', 1 << 16
+# Of an annotation's values in a message.
+_WIDTH = 100
 
 
 def is_cut_jpeg(path: str | Path) -> bool:
@@ -22,9 +26,10 @@ def is_cut_jpeg(path: str | Path) -> bool:
 
 @TRANSFORMS.register_module()
 class LoadFromFileOrExplain:
-    """Any loading transform, here `LoadImageFromFile` or `LoadAnnotations`, whose failure names the file.
+    """Any loading transform, here `LoadImageFromFile` or `LoadAnnotations`, whose failure names what is wrong.
 
-    A damaged JPEG otherwise ends a run with `'NoneType' object has no attribute 'shape'` from a data worker.
+    A damaged JPEG otherwise ends a run with `'NoneType' object has no attribute 'shape'` from a data worker, and an
+    object whose polygon is empty with an error that names neither file nor object.
 
     Args:
         transform: Config of the transform that reads.
@@ -34,17 +39,58 @@ class LoadFromFileOrExplain:
         self.transform = TRANSFORMS.build(transform)
 
     def __call__(self, results: dict) -> dict:
+        given = copy.copy(results)
         try:
-            if is_cut_jpeg(results.get('img_path', '')):
+            if not self._reads_annotations and is_cut_jpeg(results.get('img_path', '')):
                 raise EOFError('the JPEG is cut short')
             return self.transform(results)
         except Exception as error:
-            paths = [results[key] for key in ('img_path', 'seg_map_path') if results.get(key)]
-            raise OSError(
-                f'{type(self.transform).__name__} could not read {" or ".join(map(str, paths))} '
-                f'({type(error).__name__}: {str(error).strip()}). The file is missing, damaged or not an image: '
-                f'fetch it again, or take it out of the annotations'
-            ) from error
+            raise OSError(self._explain(given, error)) from error
+
+    @property
+    def _reads_annotations(self) -> bool:
+        return hasattr(self.transform, 'with_seg')
+
+    def _explain(self, given: dict, error: Exception) -> str:
+        if not self._reads_annotations:
+            return self._unreadable(given.get('img_path'), 'an image', error)
+        instances = given.get('instances') or []
+        if instances and self._error_on(given, []) is None:
+            for place, instance in enumerate(instances, start=1):
+                if (cause := self._error_on(given, [instance])) is not None:
+                    return self._unreadable_object(given, f'{place} of {len(instances)}', instance, cause)
+        return self._unreadable(given.get('seg_map_path') or given.get('img_path'), 'a label map', error)
+
+    def _error_on(self, given: dict, instances: list[dict]) -> Exception | None:
+        """What the transform says to the sample with these objects alone."""
+        try:
+            self.transform(copy.deepcopy({**given, 'instances': instances}))
+        except Exception as error:  # any: it is reported
+            return error
+        return None
+
+    def _unreadable(self, path: Any, what: str, error: Exception) -> str:
+        return (
+            f'{self._name} could not read {path} ({type(error).__name__}: {str(error).strip()}). The file is missing, '
+            f'damaged or not {what}: fetch it again, or take it out of the annotations'
+        )
+
+    def _unreadable_object(self, given: dict, place: str, instance: dict, error: Exception) -> str:
+        values = ', '.join(f'{key}={_shortened(value)}' for key, value in instance.items())
+        return (
+            f'{self._name} could not read the annotation of object {place} in {given.get("img_path")} (image id '
+            f'{given.get("img_id")}): {type(error).__name__}: {str(error).strip()}. The annotation has {values}. '
+            'Correct or remove it; `python tools/check_data.py CONFIG --full` lists all such objects'
+        )
+
+    @property
+    def _name(self) -> str:
+        return type(self.transform).__name__
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.transform!r})'
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _WIDTH else f'{text[:_WIDTH]} ...'

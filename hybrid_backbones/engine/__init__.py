@@ -1,25 +1,5 @@
 """What training needs beyond MMEngine. Importing registers it; see the modules."""
 
-from . import (
-    checkpoint,
-    distillation,
-    layer_decay,
-    model_checks,
-    published_models,
-    sampling,
-    sharding,
-    starting_weights,
-    training_hooks,
-)
+from . import distillation, hooks, layer_decay, sampling, sharding
 
-__all__ = [
-    'checkpoint',
-    'distillation',
-    'layer_decay',
-    'model_checks',
-    'published_models',
-    'sampling',
-    'sharding',
-    'starting_weights',
-    'training_hooks',
-]
+__all__ = ['distillation', 'hooks', 'layer_decay', 'sampling', 'sharding']

@@ -1,6 +1,8 @@
 """From a config file and the options of the command line to the config that runs."""
 
+import importlib.util
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from mmengine.config import Config
 
 from ..datasets.roots import set_data_root
 from .checkpoint import latest_checkpoint
-from .safeguards import add_safeguards, complete_safeguards
+from .safeguards import add_safeguards, complete_safeguards, type_name
 
 _DTYPES = {'auto': None, 'fp16': 'float16', 'bf16': 'bfloat16'}
 # Where launchers say how many processes there are.
@@ -24,25 +26,57 @@ def read_config(path: str | Path, import_custom_modules: bool = True) -> Config:
         FileNotFoundError: No such config.
         ValueError: It cannot be read; the message names the file, its own or one that it inherits from, and the line.
     """
-    if '::' in str(path):
-        return _read_of_package(str(path), import_custom_modules)
-    path = Path(path)
-    if not path.is_file():
+    packaged = '::' in str(path)
+    if not (packaged_file(str(path)) if packaged else Path(path)).is_file():
         raise FileNotFoundError(f'no config {path}; ours are in configs/')
     try:
-        return Config.fromfile(path, import_custom_modules=import_custom_modules)
+        if packaged:
+            return _read_of_package(str(path), import_custom_modules)
+        return _with_names(Config.fromfile(path, import_custom_modules=import_custom_modules))
     except Exception as error:
-        file, line = _place(error, path)
+        file, line = _place(error, Path(path))
         what = error.msg if isinstance(error, SyntaxError) else error  # str(error) would name a temporary file
         at_line = f', line {line}' if line else ''
         raise ValueError(f'cannot read the config {file}{at_line}: {type(error).__name__}: {what}') from error
+
+
+def _with_names(cfg: Config) -> Config:
+    """A config in pure Python with the names of its classes, `mmdet.datasets.CocoDataset`, in their places.
+
+    Nothing else can be done with the classes: MMEngine cannot print a config that holds some.
+    """
+    if not hasattr(cfg, '_imported_names'):
+        return cfg
+    return Config(cfg.to_dict(), cfg_text=cfg.text, filename=cfg.filename)
+
+
+def base_of_package(path: str) -> str:
+    """`package::name`, as MMEngine takes it for a base: its pattern is one of letters, digits and underscores.
+
+    `mmdet::gn+ws/...` and `mmdet::legacy_1.x/...` do not match it; by a detour over another folder they do.
+    """
+    package, _, name = path.partition('::')
+    return path if re.match(r'\w*/\w', name) else f'{package}::_base_/../{name}'
+
+
+def packaged_file(path: str) -> Path:
+    """The file that `package::name` stands for.
+
+    Raises:
+        ValueError: The package is not installed.
+    """
+    package, _, name = path.partition('::')
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.origin:
+        raise ValueError(f'{path}: there is no package {package!r} here; mmdet::... and mmseg::... are installed')
+    return Path(spec.origin).parent / '.mim' / 'configs' / name
 
 
 def _read_of_package(path: str, import_custom_modules: bool) -> Config:
     with tempfile.TemporaryDirectory() as folder:
         # MMEngine knows `package::` in bases only.
         file = Path(folder) / f'{Path(path).stem}.py'
-        file.write_text(f'_base_ = {path!r}\n')
+        file.write_text(f'_base_ = {base_of_package(path)!r}\n')
         cfg = Config.fromfile(file, import_custom_modules=import_custom_modules)
     return Config(cfg.to_dict(), cfg_text=cfg.text, filename=path)
 
@@ -85,8 +119,8 @@ def load_config(
     add_safeguards(cfg)
     if options:
         cfg.merge_from_dict(options)
-    complete_safeguards(cfg)
     cfg.launcher = launcher
+    complete_safeguards(cfg)
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
     if cfg.get('embedded_data') == 'shapes':
         from ..datasets.shapes import ensure_shapes
@@ -106,7 +140,7 @@ def use_amp(cfg: Config, precision: str) -> None:
     """
     if precision not in _DTYPES:
         raise ValueError(f'--amp {precision}: expected one of {", ".join(_DTYPES)}')
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = type_name(cfg.optim_wrapper) or 'OptimWrapper'
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, this config has {kind}')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'

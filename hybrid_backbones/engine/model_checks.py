@@ -1,12 +1,11 @@
 """Checks between the parts of a model, and between a model and a checkpoint."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.registry import HOOKS
-from mmengine.runner import Runner
 from torch import Tensor, nn
+
+from ..checkpoints.errors import WrongModelError
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -57,7 +56,7 @@ def _as_tuple(value: int | Iterable[int]) -> tuple[int, ...]:
 
 
 def check_state_dict(
-    model: nn.Module, state_dict: dict[str, Tensor], source: str, unused: tuple[str, ...] = ()
+    model: nn.Module, state_dict: Mapping[str, Tensor], source: str, unused: tuple[str, ...] = ()
 ) -> None:
     """Require that a checkpoint holds exactly this model's weights.
 
@@ -68,10 +67,19 @@ def check_state_dict(
         unused: Prefixes of entries that may be left over.
 
     Raises:
-        ValueError: Something is missing, left over or of another shape.
+        WrongModelError: Something is missing, left over or of another shape.
     """
-    theirs = {key.removeprefix('module.'): tuple(value.shape) for key, value in state_dict.items()}
-    theirs = {key: shape for key, shape in theirs.items() if not key.startswith(unused)} if unused else theirs
+    state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
+    state_dict = {key: value for key, value in state_dict.items() if not key.startswith(unused)}
+    if text := differences(model, state_dict, source):
+        raise WrongModelError(
+            f'{text}\nGive the config that the checkpoint was trained with; it lies beside it in the work directory'
+        )
+
+
+def differences(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> str:
+    """In what the tensors of the checkpoint `source` differ from those of the model; '' if in nothing."""
+    theirs = {key: tuple(value.shape) for key, value in state_dict.items()}
     ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     missing = [key for key in ours if key not in theirs]
     left_over = [key for key in theirs if key not in ours]
@@ -79,16 +87,15 @@ def check_state_dict(
         f'{key} {theirs[key]} against {ours[key]}' for key in ours if key in theirs and theirs[key] != ours[key]
     ]
     if not (missing or left_over or differing):
-        return
+        return ''
     matched = len(ours) - len(missing) - len(differing)
     backbone = type(getattr(model, 'backbone', None)).__name__
-    raise ValueError(
+    return (
         f'{source} is a checkpoint of another model than the config builds ({type(model).__name__} with {backbone}): '
         f'{matched} of {len(ours)} entries match'
         + _listing('the config has and the checkpoint lacks', missing)
         + _listing('the checkpoint has and the config lacks', left_over)
         + _listing('of other shape (checkpoint against config)', differing)
-        + '\nGive the config that the checkpoint was trained with; it lies beside it in the work directory'
     )
 
 
@@ -97,22 +104,3 @@ def _listing(what: str, entries: list[str], limit: int = 4) -> str:
         return ''
     more = f', ... ({len(entries)} in all)' if len(entries) > limit else ''
     return f'\n  {what}: {", ".join(entries[:limit])}{more}'
-
-
-@HOOKS.register_module()
-class StrictCheckpointHook(Hook):
-    """Refuse a checkpoint of another model, of which MMEngine would load the matching part.
-
-    Args:
-        unused: Prefixes of the checkpoint's entries that this model does without.
-    """
-
-    # Before hooks that rewrite the checkpoint's weights, such as EMA's.
-    priority = 'VERY_HIGH'
-
-    def __init__(self, unused: tuple[str, ...] = ()) -> None:
-        self.unused = tuple(unused)
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        state_dict = checkpoint.get('state_dict', checkpoint)
-        check_state_dict(unwrap(runner.model), state_dict, str(runner._load_from), self.unused)

@@ -48,7 +48,7 @@ def train(
         require_weights: Do not train from scratch where weights that only a person can fetch are missing.
 
     Raises:
-        CheckpointError: The weights that the backbone or the model starts from are not to be had.
+        CheckpointError: The weights that the backbone or the model starts from are not to be had, or do not match.
         ConnectionError: The processes of a distributed run do not find each other.
         DataError: Data are missing or incomplete, or do not fit the config: a ValueError with all findings.
         FileNotFoundError: Config, or checkpoint to resume or start from are missing.
@@ -73,6 +73,8 @@ def train(
             _add_hook(cfg, dict(type='StrictCheckpointHook'))
     if cfg.get('load_from'):
         cfg.load_from = local_model(cfg.load_from)
+        if not cfg.get('resume'):
+            _add_hook(cfg, dict(type='LoadMatchingHook'))
     prepare_weights(cfg, from_scratch, require_weights)
     report = check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',), allow)
     runner = _build(cfg)
@@ -102,11 +104,11 @@ def test(
     """Evaluate a checkpoint; see `tools/test.py --help` for the arguments. Returns the metrics.
 
     Raises:
-        CheckpointError: The published checkpoint is not to be had, or lacks the backbone's output norms.
+        CheckpointError: The checkpoint is not to be had, of another model, or holds NaN or infinity.
         DataError: Data are missing or incomplete, or do not fit the config: a ValueError with all findings.
         FileNotFoundError: Config or checkpoint are missing.
         PermissionError: The work directory cannot be written to.
-        ValueError: The checkpoint is of another model, or `out` does not fit the task.
+        ValueError: `out` does not fit the task.
     """
     _prepare_memory(mallopt)
     checkpoint = local_model(checkpoint)

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 
+from .._tasks import inner_model
 from ..backbones.pyramid import PyramidBackbone
 from ..checkpoints.errors import ByHandError, CheckpointError
 from ..checkpoints.published import PERMISSIVE, SCHEME, list_published
@@ -44,7 +45,7 @@ def prepare_weights(cfg: Config, from_scratch: bool = False, required: bool = Fa
     Raises:
         CheckpointError: The file is not to be had; where to put it, and how to go on without.
     """
-    backbone = cfg.get('model', {}).get('backbone')
+    backbone = inner_model(cfg.get('model', {})).get('backbone')
     if not _is_ours(backbone):
         if from_scratch:
             raise ValueError('--from-scratch is for configs whose backbone is one of ours')
@@ -106,7 +107,8 @@ def _continue(cfg: Config, backbone: dict[str, Any]) -> None:
     """All weights come from `load_from`; a run that was started from scratch goes on under those settings."""
     dumped = Path(cfg.work_dir) / Path(cfg.filename or '').name
     if cfg.get('resume') and dumped.is_file():
-        started = Config.fromfile(dumped, import_custom_modules=False).model.get('backbone', {})
+        started = Config.fromfile(dumped, import_custom_modules=False).model
+        started = inner_model(started).get('backbone', {})
         if _checkpoint(backbone) and not started.get('init_cfg'):
             _start_from_scratch(cfg, backbone)
     if checkpoint := _checkpoint(backbone):

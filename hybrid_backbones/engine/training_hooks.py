@@ -18,10 +18,16 @@ from .nonfinite import first_nonfinite, is_finite
 from .sampling import seed_iteration
 
 
+def batch_samples(data_batch: Any) -> list[Any]:
+    """The data samples of a batch, of those that name their files; of several branches, of all."""
+    samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
+    branches = list(samples.values()) if isinstance(samples, dict) else [samples or []]
+    return [sample for branch in branches for sample in branch if getattr(sample, 'img_path', None)]
+
+
 def batch_images(data_batch: Any) -> list[str]:
     """Files that a batch was read from, of the samples that name theirs."""
-    samples = data_batch.get('data_samples', []) if isinstance(data_batch, dict) else []
-    return [str(path) for sample in samples if (path := getattr(sample, 'img_path', None))]
+    return [str(sample.img_path) for sample in batch_samples(data_batch)]
 
 
 @HOOKS.register_module()

@@ -14,12 +14,12 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .._tasks import is_segmentor
+from .._tasks import inner_model, is_segmentor
 from ..backbones.factory import find_backbone
 from ..backbones.pyramid import PyramidBackbone
 from ..checkpoints.hub import HUB
 from ..checkpoints.published import SCHEME
-from ..engine.config import read_config
+from ..engine.config import base_of_package, read_config
 from . import recipe, wiring
 from .feature_maps import SIDE, Maps, build, choose_stages, maps_of, on_meta
 from .override import difference, write_override
@@ -55,7 +55,7 @@ def write_swapped(
     source, target = str(source), Path(target)
     old = _read(source)
     new, reasons = _swap(old, name, checkpoint, options)
-    base = source if '::' in source else Path(os.path.relpath(source, target.parent)).as_posix()
+    base = base_of_package(source) if '::' in source else Path(os.path.relpath(source, target.parent)).as_posix()
     changes = difference(dict(old), dict(new))
     write_override(target, base, [f'{Path(source).stem} with {name}.', *reasons], changes)
     print_log('\n  '.join([f'{target} written:', *reasons]))
@@ -100,11 +100,13 @@ def _change(
     """Change `cfg` in place; what and why, in words."""
     if 'model' not in cfg:
         raise ValueError('it has no model; expected a detector of mmdet 3.x or a segmentor of mmseg 1.x')
-    model = cfg.model
+    model = inner_model(cfg.model)
+    wrapped = f'model ({cfg.model.get("type")}): the {model.get("type")} in it is changed'
+    reasons = [wrapped] if model is not cfg.model else []
     wiring.check_parts(model, cfg.get('default_scope'))
     segmentor = is_segmentor(cfg)
     scope = cfg.get('default_scope') or ('mmseg' if segmentor else 'mmdet')
-    reasons: list[str] = []
+    reasons += wiring.read_teacher(model)
     old = _old_maps(model, scope, reasons)
     reasons += wiring.drop_pyramid_neck(model, segmentor)
     readers = wiring.readers(model, old, segmentor)
@@ -116,13 +118,16 @@ def _change(
     chosen = list(stages.values())
     indices = tuple(backbone.out_indices[i] for i in chosen)
     new = Maps(tuple(backbone.out_channels[i] for i in chosen), tuple(backbone.out_strides[i] for i in chosen))
-    reasons += _replace_backbone(cfg, name, backbone, indices, checkpoint, options)
+    reasons += _replace_backbone(cfg, model, name, backbone, indices, checkpoint, options)
     reasons += _strides(old, stages, new)
     for reader in readers:
         reasons += wiring.rewire(reader, {position: i for i, position in enumerate(needed)}, new)
-    reasons += _normalise(model, backbone)
+    if any(reader.config.get('type') in wiring.READING_SIZES for reader in readers):
+        cfg.find_unused_parameters = True
+        reasons.append('find_unused_parameters: True, as the neck reads no more than the size of the finest map')
+    reasons += _normalise(cfg.model, backbone)
     reasons += _import_ours(cfg)
-    reasons += recipe.adapt_optimizer(cfg, _check(cfg, scope), segmentor)
+    reasons += recipe.adapt_optimizer(cfg, _check(model, scope), segmentor)
     return reasons
 
 
@@ -141,6 +146,7 @@ def _old_maps(model: dict[str, Any], scope: str, reasons: list[str]) -> Maps:
 
 def _replace_backbone(
     cfg: Config,
+    model: dict[str, Any],
     name: str,
     backbone: PyramidBackbone,
     stages: tuple[int, ...],
@@ -148,7 +154,7 @@ def _replace_backbone(
     options: dict[str, Any],
 ) -> list[str]:
     """Put `stages` of the backbone into the model, and drop what belonged to the old one."""
-    model, old = cfg.model, cfg.model.backbone
+    old = model['backbone']
     _, defaults = find_backbone(name)
     new = dict(type=type(backbone).__name__, **defaults | options)
     if stages != backbone.out_indices:
@@ -158,14 +164,17 @@ def _replace_backbone(
     if 'checkpoint' in cfg:  # of the old backbone
         cfg.checkpoint = None
     reasons = _batch_norm(cfg, new, old, backbone)
-    model.backbone = new
+    model['backbone'] = new
     weights = f'weights of {checkpoint}' if checkpoint else 'random weights (give a checkpoint to start from others)'
     reasons.insert(
         0, f'model.backbone: {old["type"]} -> {type(backbone).__name__}, {backbone.output_option} {stages}, {weights}'
     )
     if model.get('pretrained'):
-        reasons.append(f"model.pretrained: {model.pretrained}, the old backbone's, dropped")
-        model.pretrained = None
+        reasons.append(f"model.pretrained: {model['pretrained']}, the old backbone's, dropped")
+        model['pretrained'] = None
+    if (model.get('init_cfg') or {}).get('checkpoint'):
+        reasons.append(f'init_cfg: {model["init_cfg"]["checkpoint"]}, of the whole old model, dropped')
+        model['init_cfg'] = None
     if cfg.get('load_from'):
         reasons.append(f'load_from: {cfg.load_from}, of the whole old model, dropped')
         cfg.load_from = None
@@ -195,16 +204,18 @@ def _strides(old: Maps, stages: dict[int, int], new: Maps) -> list[str]:
 
 def _normalise(model: dict[str, Any], backbone: PyramidBackbone) -> list[str]:
     wanted = dict(mean=list(backbone.image_mean), std=list(backbone.image_std), bgr_to_rgb=True)
-    preprocessor = model.get('data_preprocessor')
-    if not preprocessor:
-        return [f'model.data_preprocessor: the config has none; images should be normalised by {wanted}']
-    before = {key: preprocessor.get(key) for key in wanted}
-    preprocessor.update(wanted)
-    preprocessor.pop('rgb_to_bgr', None)
-    if all(list(before[key] or ()) == wanted[key] for key in ('mean', 'std')) and before['bgr_to_rgb']:
-        return []
     values = ', '.join(f'{key}={value}' for key, value in wanted.items())
-    return [f'model.data_preprocessor: {values}, as the images that the backbone is pretrained on']
+    preprocessors = wiring.preprocessors(model)
+    if not preprocessors:
+        return [f'model.data_preprocessor: the config has none; images should be normalised by {wanted}']
+    reasons = []
+    for preprocessor in preprocessors:
+        before = {key: preprocessor.get(key) for key in wanted}
+        preprocessor.update(wanted)
+        preprocessor.pop('rgb_to_bgr', None)
+        if any(list(before[key] or ()) != wanted[key] for key in ('mean', 'std')) or not before['bgr_to_rgb']:
+            reasons = [f'model.data_preprocessor: {values}, as the images that the backbone is pretrained on']
+    return reasons
 
 
 def _import_ours(cfg: Config) -> list[str]:
@@ -222,20 +233,23 @@ def _import_ours(cfg: Config) -> list[str]:
     return [f'custom_imports: {", ".join(gone)} dropped, of which the model has nothing left'] if gone else []
 
 
-def _check(cfg: Config, scope: str) -> nn.Module:
+def _check(model: dict[str, Any], scope: str) -> nn.Module:
     """Build the new model without weights, and see that its parts fit together.
 
     Raises:
         ValueError: They do not; which.
     """
-    neck = wiring.part_names(cfg.model, 'neck') or 'model.backbone'
+    neck = wiring.part_names(model, 'neck') or 'model.backbone'
     try:
-        model, maps = on_meta(lambda: _extract(build(cfg.model, scope).eval()))
+        built, maps = on_meta(lambda: _extract(build(model, scope)))
     except (TypeError, AssertionError, RuntimeError, IndexError) as error:
         raise ValueError(f'{neck} cannot be built for its maps, or fails on them: {error!r}') from error
-    wiring.check_heads(model, maps)
-    return model
+    wiring.check_heads(built, maps)
+    return built
 
 
 def _extract(model: Any) -> tuple[nn.Module, Sequence[Tensor]]:
-    return model, model.extract_feat(torch.zeros(1, 3, SIDE, SIDE))
+    model.eval()  # of which mmdet's distillation returns nothing
+    image = torch.zeros(1, 3, SIDE, SIDE)
+    # Mask2FormerVideo has no such method.
+    return model, model.extract_feat(image) if hasattr(model, 'extract_feat') else model.backbone(image)

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from ..backbones.pyramid import PyramidBackbone
+from ..datasets.roots import walk
 
 # Every stride up to 128 divides it.
 SIDE = 256
@@ -60,9 +61,21 @@ def _outputs(network: nn.Module) -> Any:
 
 
 def build(config: dict[str, Any], scope: str) -> nn.Module:
-    """Build a model or a part of one from its config, which stays as it is: mmdet's models write into theirs."""
+    """Build a model or a part of one to look at its shapes.
+
+    Its config stays as it is: mmdet's models write into theirs. A teacher's weights are not fetched, and BatchNorm over
+    processes, which there are none of, is plain.
+    """
+    config = copy.deepcopy(config)
+    walk(config, _for_one_process)
     with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(copy.deepcopy(config))
+        return MODELS.build(config)
+
+
+def _for_one_process(part: dict[str, Any]) -> None:
+    part.pop('teacher_ckpt', None)
+    if part.get('type') == 'MMSyncBN':
+        part['type'] = 'BN'
 
 
 def on_meta(function: Callable[[], Any]) -> Any:

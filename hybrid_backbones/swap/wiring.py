@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from ..engine.config import packaged_file, read_config
 from .feature_maps import PYRAMID, Maps
 
 # Keys of models in which none of our backbones works, with what they are.
@@ -21,6 +23,7 @@ FOREIGN = {
 TIED = {
     'ResLayer': "it is a stage of the old backbone's own network",
     'SSDNeck': "it continues the old backbone's layers, of fixed channels",
+    'RFP': "it feeds its maps back into the old backbone's own layers",
     'DPTHead': "it reads the old backbone's class tokens",
     'PIDHead': "it reads the branches of the old backbone's own network",
     'DDRHead': "it reads the branches of the old backbone's own network",
@@ -28,6 +31,10 @@ TIED = {
     'CornerHead': "it reads the stacks of the old backbone's own network",
     'CentripetalHead': "it reads the stacks of the old backbone's own network",
 }
+# Necks that hand on all but the last of the maps that they read, for heads.
+HANDING_ON = ('JPU',)
+# FPNs that also read the sizes of maps below their first level.
+READING_SIZES = ('NASFCOS_FPN',)
 # Necks that make a pyramid of a plain network's maps.
 PLAIN_NECKS = ('Feature2Pyramid', 'MultiLevelNeck')
 
@@ -44,6 +51,37 @@ class Reader:
         return f'{self.part} ({self.config.get("type")})'
 
 
+def read_teacher(model: dict[str, Any]) -> list[str]:
+    """Put the model of a teacher's config file into `model`: mmdet's name files of a checkout of its repository.
+
+    Raises:
+        ValueError: The file is neither here nor in the installed package.
+    """
+    path = model.get('teacher_config')
+    if not isinstance(path, str):
+        return []
+    packaged = packaged_file(f'mmdet::{path.removeprefix("configs/")}')
+    file = next((file for file in (Path(path), packaged) if file.is_file()), None)
+    if file is None:
+        raise ValueError(f'model.teacher_config names {path}, which is neither here nor in the installed package')
+    model['teacher_config'] = dict(model=read_config(file, import_custom_modules=False).model)
+    return [f'model.teacher_config: the model of {path}, which is no file here, in place of its name']
+
+
+def preprocessors(model: dict[str, Any]) -> list[dict[str, Any]]:
+    """The data preprocessors that normalise the images of a model, a wrapper or the detector in it."""
+    found = []
+    for key in ('data_preprocessor', 'detector', 'segmentor', 'module'):
+        part = model.get(key)
+        if not isinstance(part, dict):
+            continue
+        if key == 'data_preprocessor' and 'data_preprocessor' not in part:
+            found.append(part)
+        else:
+            found += preprocessors(part)
+    return found
+
+
 def check_parts(model: dict[str, Any], scope: str | None) -> None:
     """Refuse models in which a backbone cannot be swapped.
 
@@ -58,9 +96,6 @@ def check_parts(model: dict[str, Any], scope: str | None) -> None:
             raise ValueError(
                 f'model.{key} ({model[key].get("type")}) is {what}, which learned together with its backbone'
             )
-    for wrapper in ('detector', 'segmentor', 'module'):
-        if isinstance(model.get(wrapper), dict) and 'backbone' in model[wrapper]:
-            raise ValueError(f'model is {model.get("type")}, around model.{wrapper}; swap in the config of the latter')
     if not isinstance(model.get('backbone'), dict):
         raise ValueError(f'model ({model.get("type")}) has no part called backbone, but {", ".join(sorted(model))}')
     for path, part in _parts(model, 'model'):
@@ -113,7 +148,8 @@ def readers(model: dict[str, Any], old: Maps, segmentor: bool) -> list[Reader]:
     """
     neck = next(_listed(model, 'neck'), None)
     if neck is not None:
-        return [_neck_reader(*neck, old)]
+        reader = _neck_reader(*neck, old)
+        return [reader, *(_readers_behind(model, reader) if neck[1]['type'] in HANDING_ON else ())]
     if segmentor:
         return [_segmentor_reader(*head, old) for head in _listed(model, 'decode_head', 'auxiliary_head')]
     heads = [item for item in model.items() if item[0].endswith('_head') and isinstance(item[1], dict)]
@@ -128,6 +164,14 @@ def readers(model: dict[str, Any], old: Maps, segmentor: bool) -> list[Reader]:
     return found
 
 
+def _readers_behind(model: dict[str, Any], neck: Reader) -> Iterator[Reader]:
+    """Heads that read maps which the neck hands on."""
+    for part, head in _listed(model, 'decode_head', 'auxiliary_head'):
+        index = head.get('in_index', -1)
+        if isinstance(index, int) and 0 <= index < len(neck.positions) - 1:
+            yield Reader(part, head, (neck.positions[index],))
+
+
 def _equal(given: Any, channels: tuple[int, ...]) -> bool:
     return isinstance(given, (list, tuple)) and tuple(given) == channels
 
@@ -137,7 +181,7 @@ def _neck_reader(part: str, neck: dict[str, Any], old: Maps) -> Reader:
     if given == old.channels[-1]:
         return Reader(part, neck, (len(old) - 1,))
     if _equal(given, old.channels):
-        first, last = (neck.get('start_level', 0), neck.get('end_level', -1)) if 'FPN' in neck['type'] else (0, -1)
+        first, last = (neck.get('start_level', 0), neck.get('end_level', -1)) if _has_levels(neck) else (0, -1)
         return Reader(part, neck, tuple(range(first, len(old) if last == -1 else last + 1)))
     if _equal(given, old.channels[::-1]):  # YOLOv3, from coarse to fine
         return Reader(part, neck, tuple(reversed(range(len(old)))))
@@ -145,6 +189,11 @@ def _neck_reader(part: str, neck: dict[str, Any], old: Maps) -> Reader:
         f'{part} ({neck["type"]}) has in_channels={given} and the backbone maps of {old.channels} channels: '
         'which it reads cannot be told'
     )
+
+
+def _has_levels(neck: dict[str, Any]) -> bool:
+    """Whether the neck reads its levels from `start_level` to `end_level` alone."""
+    return 'FPN' in neck.get('type', '') and neck['type'] not in READING_SIZES
 
 
 def _segmentor_reader(part: str, head: dict[str, Any], old: Maps) -> Reader:
@@ -176,7 +225,7 @@ def rewire(reader: Reader, place: dict[int, int], new: Maps) -> list[str]:
     for key in ('strides', 'feature_strides'):
         if several and len(config.get(key) or ()) == len(places):
             config[key] = [new.strides[i] for i in places]
-    if 'FPN' in config.get('type', ''):  # maps outside these levels are no longer put out
+    if _has_levels(config):  # maps outside these levels are no longer put out
         config.update({key: value for key, value in dict(start_level=0, end_level=-1).items() if key in config})
     changed = [f'{key}={config[key]}' for key in config if config[key] != before[key]]
     return [f'{reader}: {", ".join(changed)}'] if changed else []
@@ -201,6 +250,7 @@ def check_heads(model: BaseModel, maps: Sequence[Tensor]) -> None:
     giver = type(getattr(model, 'neck', None) or model.backbone).__name__
     for name, child in model.named_children():
         for head in child if isinstance(child, nn.ModuleList) else [child]:
+            head = getattr(head, 'mask_feature_head', head)  # which reads the maps for CondInst's mask head
             given = getattr(head, 'in_channels', None)
             expected = None if name == 'neck' or given is None else _expected(head, given, channels)
             if expected not in (None, given):

@@ -21,6 +21,7 @@ from .._tasks import is_segmentor
 from ..datasets.checks import check_data
 from ..datasets.roots import walk
 from ..engine.config import load_config
+from ..engine.loading import choose_part
 from ..engine.model_checks import check_state_dict
 from .images import list_images
 
@@ -80,9 +81,9 @@ def save_predictions(
 def _load_model(cfg: Config, checkpoint: str) -> nn.Module:
     model = MODELS.build(cfg.model)
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    state = content.get('state_dict', content)
+    state = choose_part(content, model, checkpoint, cfg.get('load_part')).state
     check_state_dict(model, state, checkpoint)
-    model.load_state_dict({key.removeprefix('module.'): value for key, value in state.items()})
+    model.load_state_dict(state)
     return model.to(get_device()).eval()
 
 

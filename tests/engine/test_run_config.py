@@ -17,6 +17,7 @@ from hybrid_backbones.engine.config import (
     use_total_batch,
 )
 from hybrid_backbones.engine.run import use_tta
+from hybrid_backbones.engine.safeguards import HOOKS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DET = CONFIGS / 'maskrcnn_conv2former_n_coco.py'
@@ -111,7 +112,7 @@ def test_safeguards_are_added_to_any_config(name, tmp_path):
     path.write_text(f"_base_ = 'mmdet::mask_rcnn/{name}.py'" if name != 'configs' else f"_base_ = '{DET}'")
     cfg = load_config(path, options={'train_dataloader.drop_last': True} if name != 'configs' else None)
     assert cfg.default_hooks.checkpoint.type == 'SafeCheckpointHook'
-    hooks = ['CheckFiniteLossHook', 'FixedStatisticsHook', 'PublishedNamesHook', 'ReproducibleRunHook']
+    hooks = ['CheckFiniteLossHook', 'FixedStatisticsHook', 'NameBatchHook', 'PublishedNamesHook', 'ReproducibleRunHook']
     assert sorted(hook['type'] for hook in cfg.custom_hooks) == hooks
     sampler = cfg.train_dataloader.batch_sampler
     assert sampler.type == 'ResumableBatchSampler'
@@ -140,6 +141,7 @@ def cfg_options(*words: str) -> dict:
         ('custom_hooks.1.enabled=False', 'CheckFiniteLossHook'),
         ('custom_hooks.2.enabled=False', 'FixedStatisticsHook'),
         ('custom_hooks.3.enabled=False', 'PublishedNamesHook'),
+        ('custom_hooks.4.enabled=False', 'NameBatchHook'),
         ('default_hooks.checkpoint.type=CheckpointHook', 'SafeCheckpointHook'),
         ('train_dataloader.batch_sampler=None', 'ResumableBatchSampler'),
         ('explain_loading=False', 'LoadFromFileOrExplain'),
@@ -152,7 +154,7 @@ def test_each_safeguard_can_be_switched_off(option, key):
         return
     assert f"'{key}'" in str(before.to_dict())
     assert f"'{key}'" not in str(cfg.to_dict())
-    assert len(cfg.custom_hooks) == 4 - option.startswith('custom_hooks')
+    assert len(cfg.custom_hooks) == len(before.custom_hooks) - option.startswith('custom_hooks')
 
 
 def test_options_reach_the_transforms_that_read_files():
@@ -236,3 +238,36 @@ def test_tta_leaves_masks_out():
     cfg.pop('tta_pipeline')
     with pytest.raises(ValueError, match='tta_pipeline'):
         use_tta(cfg)
+
+
+LAZY = """
+from mmengine.dataset import DefaultSampler
+from mmengine.hooks import CheckpointHook, LoggerHook
+from mmengine.optim import OptimWrapper
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets import CocoDataset
+
+from hybrid_backbones.engine.hooks import CheckFiniteLossHook
+
+model = dict(type='RetinaNet')
+dataset = dict(type=CocoDataset, data_root='data/coco/', pipeline=[dict(type=LoadImageFromFile)])
+train_dataloader = dict(sampler=dict(type=DefaultSampler), dataset=dataset)
+default_hooks = dict(checkpoint=dict(type=CheckpointHook, interval=2), logger=dict(type=LoggerHook))
+custom_hooks = [dict(type=CheckFiniteLossHook)]
+optim_wrapper = dict(type=OptimWrapper)
+"""
+
+
+def test_configs_in_pure_python_get_the_same(tmp_path):
+    """Their types are classes; hooks were missing, or there twice."""
+    path = tmp_path / 'lazy.py'
+    path.write_text(LAZY)
+    cfg = load_config(path, data_root='elsewhere')
+    assert cfg.default_hooks.checkpoint.type == 'SafeCheckpointHook'
+    names = [hook['type'].rpartition('.')[2] for hook in cfg.custom_hooks]
+    assert len(set(names)) == len(names) == len(HOOKS)
+    assert cfg.train_dataloader.batch_sampler.type == 'ResumableBatchSampler'
+    assert cfg.train_dataloader.dataset.data_root == 'elsewhere/'
+    assert cfg.train_dataloader.dataset.pipeline[0].type == 'LoadFromFileOrExplain'
+    use_amp(cfg, 'bf16')
+    assert Config.fromstring(cfg.pretty_text, '.py').train_dataloader.dataset.type == 'mmdet.datasets.CocoDataset'

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-from . import attention, boxes, deform, focal, roi, rotated
+from . import attention, boxes, carafe, deform, focal, roi, rotated
 
 OPERATORS = (
     boxes.nms,
@@ -21,6 +21,8 @@ OPERATORS = (
     roi.roi_align_backward,
     roi.roi_pool_forward,
     roi.roi_pool_backward,
+    carafe.carafe_forward,
+    carafe.carafe_backward,
     deform.deform_conv_forward,
     deform.deform_conv_backward_input,
     deform.deform_conv_backward_parameters,

@@ -8,6 +8,7 @@ Shapes, with K = kernel height x width and D = `deformable_group`: input `(N, C,
 
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from .kernels import torchvision_kernels, working_dtype
@@ -178,21 +179,46 @@ def modulated_deform_conv_backward(
 _Operands = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 
 
-def _complete(operands: _Operands) -> tuple[Tensor, ...]:
+def _complete(operands: _Operands, output: Tensor) -> tuple[Tensor, ...]:
     """The tensors as torchvision takes them: in one precision, stand-ins where there is no mask or bias."""
     input, weight, offset, mask, bias = operands
-    mask = input.new_zeros(len(input), 0, 0, 0) if mask is None else mask
+    offset = _of_size(offset, output)
+    mask = input.new_zeros(len(input), 0, 0, 0) if mask is None else _of_size(mask, output)
     bias = input.new_zeros(len(weight)) if bias is None else bias
     dtype = working_dtype(input)
     return tuple(tensor.to(dtype) for tensor in (input, weight, offset, mask, bias))
 
 
+def _of_size(tensor: Tensor, output: Tensor) -> Tensor:
+    """Offsets or mask at the output's height and width.
+
+    Where they are larger, as DyHead's of its next coarser level, mmcv's kernels read the first numbers of each image's
+    memory as if they had that size.
+    """
+    size, channels = output.shape[2:], tensor.shape[1]
+    count = channels * size.numel()
+    if tensor.shape[2:] == size or tensor[0].numel() < count:
+        return tensor
+    return tensor.flatten(1)[:, :count].unflatten(1, (channels, *size))
+
+
+def _as_given(gradient: Tensor, tensor: Tensor | None) -> Tensor:
+    """The gradient of `_of_size(tensor, output)` as that of `tensor`."""
+    if tensor is None or gradient.shape == tensor.shape:
+        return gradient
+    flat = gradient.flatten(1)
+    return F.pad(flat, (0, tensor[0].numel() - flat.shape[1])).view(tensor.shape)
+
+
 def _forward(output: Tensor, operands: _Operands, geometry: _Geometry) -> None:
     """Write the convolution into `output`."""
-    output.copy_(torchvision_kernels().deform_conv2d(*_complete(operands), *geometry))
+    output.copy_(torchvision_kernels().deform_conv2d(*_complete(operands, output), *geometry))
 
 
 def _backward(grad_output: Tensor, operands: _Operands, geometry: _Geometry) -> tuple[Tensor, ...]:
     """Gradients by input, weight, offset, mask and bias."""
-    tensors = _complete(operands)
-    return torchvision_kernels()._deform_conv2d_backward(grad_output.to(tensors[0].dtype), *tensors, *geometry)
+    tensors = _complete(operands, grad_output)
+    kernel = torchvision_kernels()._deform_conv2d_backward
+    by_input, by_weight, by_offset, by_mask, by_bias = kernel(grad_output.to(tensors[0].dtype), *tensors, *geometry)
+    _, _, offset, mask, _ = operands
+    return by_input, by_weight, _as_given(by_offset, offset), _as_given(by_mask, mask), by_bias

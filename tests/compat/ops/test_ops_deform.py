@@ -25,6 +25,17 @@ def test_gradients(tensors):
     assert gradcheck(lambda *t: mmcv.ops.modulated_deform_conv2d(*t, None, *SETTINGS), (x, offset, mask, weight))
 
 
+def test_offsets_larger_than_the_output(tensors):
+    """Each image's first numbers are read as if they had the output's size, as mmcv's kernels do."""
+    x, offset, mask, weight, bias = tensors
+    large = [torch.cat([t.flatten(1), t.flatten(1).flip(1)], 1).detach().view(2, -1, 4, 2) for t in (offset, mask)]
+    large = [tensor.requires_grad_() for tensor in large]
+    expected = mmcv.ops.modulated_deform_conv2d(x, offset, mask, weight, bias, *SETTINGS)
+    torch.testing.assert_close(mmcv.ops.modulated_deform_conv2d(x, *large, weight, bias, *SETTINGS), expected)
+    function = lambda *t: mmcv.ops.modulated_deform_conv2d(x.detach(), *t, weight.detach(), None, *SETTINGS)  # noqa: E731
+    assert gradcheck(function, large)
+
+
 def test_without_offsets_it_is_a_convolution(tensors):
     x, offset, mask, weight, bias = tensors
     expected = F.conv2d(x, weight, None, 2, 1, 1, 2)

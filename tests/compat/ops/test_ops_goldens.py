@@ -111,3 +111,26 @@ def test_overlaps(load, name):
     arguments, a = load(name)
     ious = getattr(mmcv.ops, name)(a['a'], a['b'], **arguments)
     torch.testing.assert_close(ious, a['output'], rtol=1e-5, atol=1e-5)
+
+
+def test_offsets_larger_than_the_output(device):
+    """DyHead's of its next coarser level.
+
+    The gradient of offsets is in test_ops_deform.py: here they are zero, and samples of the border lie at -1 exactly,
+    where mmcv's gradient is zero and torchvision's is one-sided.
+    """
+    from mmdet.models.necks import DyHead
+
+    with np.load(golden_file('operators', 'dyhead.npz')) as arrays:
+        a = {key: torch.from_numpy(arrays[key]).to(device) for key in arrays if key != 'note'}
+    neck = DyHead(in_channels=16, out_channels=16, num_blocks=1).to(device)
+    neck.load_state_dict({key.removeprefix('param/'): a[key] for key in a if key.startswith('param/')})
+    inputs = [a[f'input{i}'].requires_grad_() for i in range(3)]
+    outputs = neck(inputs)
+    for i, output in enumerate(outputs):
+        torch.testing.assert_close(output, a[f'output{i}'], rtol=1e-5, atol=1e-5)
+    sum((output * a[f'cotangent{i}']).sum() for i, output in enumerate(outputs)).backward()
+    gradients = {f'grad_input{i}': x.grad for i, x in enumerate(inputs)}
+    gradients |= {f'grad/{name}': parameter.grad for name, parameter in neck.named_parameters() if 'offset' not in name}
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, a[name], rtol=1e-4, atol=1e-4)
