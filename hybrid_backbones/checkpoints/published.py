@@ -103,7 +103,8 @@ def find_published(name: str) -> Published | PublishedModel:
     Raises:
         CheckpointError: There is none; the nearest names are given.
     """
-    rows: dict[str, Published | PublishedModel] = {row.name: row for row in [*list_published(), *list_models()]}
+    files: list[Published | PublishedModel] = [*list_published(), *list_models()]
+    rows = {row.name: row for row in files}
     if name not in rows:
         near = [other for other in rows if other.startswith(f'{name.split("_")[0]}_')]
         named = ', '.join(difflib.get_close_matches(name, rows, n=4) or near[:8]) or 'see python tools/weights.py list'
