@@ -66,7 +66,7 @@ CONFIG_CASES = dict(
 @pytest.fixture(scope='module')
 def cases(tmp_path_factory) -> Iterator[Path]:
     """A folder with `data/` and `configs/` as the generators write them; the working directory of these tests."""
-    source = Path(os.environ.get('SHARED_DIR', Path(__file__).parents[2] / 'shared')) / 'cases'
+    source = Path(os.environ.get('SHARED_DIR', Path(__file__).parents[3] / 'shared')) / 'cases'
     if not source.is_dir():
         pytest.skip(f'no {source} (set SHARED_DIR to point elsewhere)')
     folder, before, path = tmp_path_factory.mktemp('cases'), Path.cwd(), list(sys.path)

@@ -100,7 +100,10 @@ def on_meta(name: str) -> PyramidBackbone:
 def test_backbones_know_their_images_as_our_configs_do():
     for name in CONFIGS:
         network = on_meta(backbone_of(name))
-        unit_range = 'mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]' in (FOLDER / f'{name}.py').read_text()
+        text = (FOLDER / f'{name}.py').read_text()
+        if base := re.match(r"_base_ = './(.*)'", text):
+            text += (FOLDER / base[1]).read_text()
+        unit_range = 'mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]' in text
         assert (network.image_mean == network.image_std == (127.5,) * 3) == unit_range, name
 
 
