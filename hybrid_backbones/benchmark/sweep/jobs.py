@@ -109,9 +109,15 @@ def _runs(spec: Spec, framework: Framework, folder: Path) -> Iterator[Job]:
             yield Job('run', dict(identity, seed=seed, frozen=frozen), task)
 
 
+_WITHOUT_EFFECT = 'PublishedNamesHook', 'NameBatchHook'
+
+
 def _without_weights(values: dict[str, Any]) -> dict[str, Any]:
     """A config without the weights of its own backbone, in whose place a sweep puts others: they change no result."""
     values = copy.deepcopy(values)
     values.pop('checkpoint', None)
     values.get('model', {}).get('backbone', {}).pop('init_cfg', None)
+    if 'custom_hooks' in values:
+        # Hooks that only rename or explain came after the first results.
+        values['custom_hooks'] = [h for h in values['custom_hooks'] if h['type'] not in _WITHOUT_EFFECT]
     return values
