@@ -6,7 +6,6 @@ and `annotations/{train,val}/*.png`. The network sees frames of 160 pixels in he
 
 _base_ = './proxy_upernet_conv2former_n_ade20k.py'
 
-crop_size = (160, 160)
 dataset = dict(
     _delete_=True,
     type='BaseSegDataset',
@@ -43,20 +42,13 @@ dataset = dict(
     img_suffix='.jpg',
     seg_map_suffix='.png',
 )
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(4 * crop_size[0], crop_size[0]), ratio_range=(1.0, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackSegInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(4 * crop_size[0], crop_size[0]), keep_ratio=True),
-    dict(type='LoadAnnotations'),  # at the label's own size, so after Resize
-    dict(type='PackSegInputs'),
-]
+train_pipeline = _base_.train_pipeline
+test_pipeline = _base_.test_pipeline
+tta_pipeline = _base_.tta_pipeline
+# Class 0 is a class here.
+train_pipeline[1] = dict(type='LoadAnnotations')
+test_pipeline[2] = dict(type='LoadAnnotations')
+tta_pipeline[1]['transforms'][2] = [dict(type='LoadAnnotations')]
 
 model = dict(decode_head=dict(num_classes=11))
 train_dataloader = dict(

@@ -257,3 +257,4 @@ def test_short_configs_of_other_data(name, data, real_images):
     cfg = load_config(FOLDER / f'{name}.py', data_root=str(real_images(data)))
     check_channels(build(cfg))
     assert not check_data(cfg).findings
+    assert 'reduce_zero_label' not in str(cfg.get('tta_pipeline'))

@@ -65,7 +65,7 @@ def read_teacher(model: dict[str, Any]) -> list[str]:
     if file is None:
         raise ValueError(f'model.teacher_config names {path}, which is neither here nor in the installed package')
     model['teacher_config'] = dict(model=read_config(file, import_custom_modules=False).model)
-    return [f'model.teacher_config: the model of {path}, which is no file here, in place of its name']
+    return [f'model.teacher_config: the model of {file}, in place of the name of the file']
 
 
 def preprocessors(model: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from backbones.test_timm import lively
 from families import small_lamhalobotnet
 from timm.layers.bottleneck_attn import BottleneckAttn
 from timm.layers.halo_attn import HaloAttn
@@ -35,18 +36,9 @@ NAMES = [
 ]
 
 
-def lively(network: nn.Module) -> nn.Module:
-    """Weights under which every layer matters, in double precision: sharp attention magnifies rounding."""
-    for name, tensor in network.state_dict().items():
-        if tensor.ndim == 1 and name.endswith(('gamma', 'weight', 'running_var')):
-            nn.init.uniform_(tensor, 0.5, 1.5)
-        elif name.endswith(('bias', 'running_mean', 'bias_table')):
-            nn.init.normal_(tensor, std=0.3)
-    return network.double()
-
-
 def build(kind: str, **options) -> TimmPyramid:
-    return lively(TimmPyramid(KINDS[kind], **dict(out_norm=False) | options))
+    # Double precision: sharp attention magnifies rounding.
+    return lively(TimmPyramid(KINDS[kind], **dict(out_norm=False) | options)).double()
 
 
 def timm_s(network: TimmPyramid) -> nn.Module:
@@ -66,7 +58,7 @@ def assert_maps_equal(network: TimmPyramid, theirs: nn.Module, size: tuple[int, 
 
 @pytest.mark.parametrize('name', [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_maps_are_timm_s_at_its_size(name):
-    network = lively(create_backbone(f'timm_{name}', out_norm=False))
+    network = lively(create_backbone(f'timm_{name}', out_norm=False)).double()
     theirs = timm_s(network)
     assert_maps_equal(network, theirs, theirs.default_cfg['input_size'][1:])
     # In single precision where nothing magnifies rounding.

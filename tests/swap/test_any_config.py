@@ -116,9 +116,9 @@ def page(outcomes: list[Outcome]) -> str:
 
 
 def shortened(reason: str) -> str:
-    """One line without file paths and without what depends on the backbone that was tried."""
+    """One line without folders and without what depends on the backbone that was tried."""
     text = re.split(r'[;\n]| with these options', reason)[0].replace('|', '/')
-    return re.sub(r'\S*/(\S+\.py)', r'\1', text)[:160]
+    return ' '.join(re.sub(r'(?<![\w.])/(?:[^\s/"\']+/)+', '', text).split())[:160]
 
 
 @pytest.mark.slow

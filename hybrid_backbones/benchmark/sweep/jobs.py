@@ -16,6 +16,7 @@ from .spec import Framework, Spec, read_spec
 
 # Height and width for which papers give the cost of detectors and segmentors.
 _SIZES = {'mmdet': [800, 1280], 'mmseg': [512, 2048]}
+_EXPLAINING_HOOKS = 'PublishedNamesHook', 'NameBatchHook'
 
 
 @dataclass(frozen=True)
@@ -103,21 +104,19 @@ def _runs(spec: Spec, framework: Framework, folder: Path) -> Iterator[Job]:
             schedule=schedule,
             tier=spec.tier,
             weights_sha256=checkpoint and sha256(checkpoint),
-            config_sha256=digest([_without_weights(values), options, spec.precision]),
+            config_sha256=digest([_settings_of_results(values), options, spec.precision]),
         )
         for seed, frozen in product(backbone.seeds or spec.seeds, backbone.frozen or spec.frozen):
             yield Job('run', dict(identity, seed=seed, frozen=frozen), task)
 
 
-_WITHOUT_EFFECT = 'PublishedNamesHook', 'NameBatchHook'
-
-
-def _without_weights(values: dict[str, Any]) -> dict[str, Any]:
-    """A config without the weights of its own backbone, in whose place a sweep puts others: they change no result."""
+def _settings_of_results(values: dict[str, Any]) -> dict[str, Any]:
+    """A config without what changes no result: the weights of its own backbone, in whose place a sweep puts others, and
+    hooks that rename or explain.
+    """
     values = copy.deepcopy(values)
     values.pop('checkpoint', None)
     values.get('model', {}).get('backbone', {}).pop('init_cfg', None)
     if 'custom_hooks' in values:
-        # Hooks that only rename or explain came after the first results.
-        values['custom_hooks'] = [h for h in values['custom_hooks'] if h['type'] not in _WITHOUT_EFFECT]
+        values['custom_hooks'] = [hook for hook in values['custom_hooks'] if hook['type'] not in _EXPLAINING_HOOKS]
     return values
