@@ -1,0 +1,16 @@
+"""What a run sets on a CUDA device, and leaves on request."""
+
+import json
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [({}, ['high', False]), (dict(fp32='strict', cudnn_attention=True), ['highest', True])],
+)
+def test_fp32_products_and_attention(options, expected, run_on_null_device):
+    *said, settings = run_on_null_device('settings.py', json.dumps(options)).splitlines()
+    assert json.loads(settings) == expected
+    assert ('--fp32 strict' in ''.join(said)) == (not options)
+    assert ('--cudnn-attention' in ''.join(said)) == (not options)
