@@ -16,3 +16,15 @@ def training(run_on_null_device: Callable[..., str]) -> dict[str, dict[str, int]
 def test_attention_with_offset_tables_trains_in_few_launches(name, launches, peak_mib, training):
     assert training[name]['backward'] <= launches
     assert training[name]['peak_mib'] <= peak_mib
+
+
+@pytest.fixture(scope='module')
+def inference(run_on_null_device: Callable[..., str]) -> dict[str, dict[str, int]]:
+    names = 'replknet_31b', 'slak_t', 'botnet_50'
+    return json.loads(run_on_null_device('launches.py', 'inference', *names).splitlines()[-1])
+
+
+# Fused at first: 324, 363 and 368. BoTNet's BatchNorms behind its three attention layers take two kernels each.
+@pytest.mark.parametrize(('name', 'launches'), [('replknet_31b', 324), ('slak_t', 363), ('botnet_50', 374)])
+def test_unfused_inference_folds_once(name, launches, inference):
+    assert inference[name]['unfused'] <= launches < inference[name]['first']
