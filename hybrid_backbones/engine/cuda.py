@@ -29,3 +29,14 @@ def prepare_cuda(fp32: str = 'tf32', cudnn_attention: bool = False) -> None:
     if not cudnn_attention:
         torch.backends.cuda.enable_cudnn_sdp(False)
         print_log("cuDNN's attention is off: it builds a plan for every image size (--cudnn-attention leaves it on)")
+
+
+def lacks_bf16_attention() -> str | None:
+    """A warning where the GPU has no fused attention in bf16, which needs compute capability 8.0; None elsewhere."""
+    major, minor = torch.cuda.get_device_capability()
+    if major >= 8:
+        return None
+    return (
+        f'{torch.cuda.get_device_name()} (compute capability {major}.{minor}) has no fused attention in bf16: the matrix '
+        'of all pairs of positions is laid out, which takes memory with the square of the pixels. Use fp16 (--amp fp16)'
+    )

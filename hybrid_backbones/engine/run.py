@@ -1,11 +1,13 @@
 """Training and testing a config from start to end; `tools/train.py` and `tools/test.py` only parse arguments."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
@@ -16,7 +18,7 @@ from .._tasks import is_segmentor
 from ..datasets.checks import Report, check_data
 from .compiling import compile_parts
 from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume, use_total_batch
-from .cuda import prepare_cuda
+from .cuda import lacks_bf16_attention, prepare_cuda
 from .memory import keep_freed_memory
 from .model_checks import check_channels
 from .published_models import local_model
@@ -68,6 +70,8 @@ def train(
     check_work_dir(cfg.work_dir)
     if amp:
         use_amp(cfg, amp)
+    if amp == 'bf16' and torch.cuda.is_available() and (warning := lacks_bf16_attention()):
+        print_log(warning, level=logging.WARNING)
     if total_batch is not None:
         use_total_batch(cfg, total_batch)
     if auto_scale_lr:
