@@ -1,7 +1,7 @@
 """A table of what a GPU runs how fast, in one command: `python -m hybrid_backbones.profiling.gpu FOLDER`.
 
 Writes `gpu.json` and `gpu.md` into the folder after every measurement, so that it may be stopped at any time. No
-measurement starts after `--minutes`; those that are left are listed. It needs no network. `--dry-run` runs every kind of
+measurement starts after `--minutes`; those that are left are listed. It needs no network. `--dry-run` runs every
 measurement at tiny sizes, on the CPU if there is no GPU: its times mean nothing.
 """
 
@@ -37,7 +37,7 @@ SIZE_OF_SWIN_T = (
 )
 COMPARATORS = ('timm:convnext_tiny', 'timm:swin_tiny_patch4_window7_224', 'timm:resnet50')
 DETECTOR = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
-SEGMENTOR = 'mmseg::upernet/upernet_r50_4xb2-40k_ade20k-512x512.py'
+SEGMENTOR = 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py'
 IN_WHOLE_MODELS = ('conv2former_t', 'cvt_13', 'coatnet_0', 'slak_t')
 TITLES = {
     'depthwise': 'Depthwise convolution, 192 channels at 64x64 pixels',
@@ -66,7 +66,7 @@ class Scale:
 
     @property
     def batch_size(self) -> int:
-        return 1 if self.dry else 8
+        return 2 if self.dry else 8
 
     @property
     def side(self) -> int:
@@ -109,7 +109,7 @@ def attention(backend: str, dtype: str, learned_bias: bool, scale: Scale) -> dic
     options = dict(device=scale.device, dtype=DTYPES[dtype])
     q, k, v = (torch.randn(2, heads, tokens, 32, **options, requires_grad=True) for _ in range(3))
     bias = torch.randn(1, heads, tokens, tokens, **options, requires_grad=learned_bias)
-    with sdpa_kernel(SDPBackend[backend]):
+    with sdpa_kernel(getattr(SDPBackend, backend)):
         attend = partial(F.scaled_dot_product_attention, q, k, v, attn_mask=bias)
         with torch.no_grad():
             forward = time_of(attend, scale)
@@ -119,7 +119,7 @@ def attention(backend: str, dtype: str, learned_bias: bool, scale: Scale) -> dic
 def network(name: str, train: bool, scale: Scale, compiler: str | None = None) -> dict[str, Any]:
     """Images per second, peak memory and share of the device's own matrix product."""
     settings = Settings(
-        batch_size=2 if '.py' in name and not scale.dry else scale.batch_size,
+        batch_size=2 if '.py' in name else scale.batch_size,
         dtype='fp32' if scale.dry else 'bf16',
         train=train,
         train_memory=False,
