@@ -37,6 +37,6 @@ def lacks_bf16_attention() -> str | None:
     if major >= 8:
         return None
     return (
-        f'{torch.cuda.get_device_name()} (compute capability {major}.{minor}) has no fused attention in bf16: the '
-        'matrix of all pairs of positions is laid out, which takes memory with the square of the pixels. Use fp16 (--amp fp16)'
+        f'{torch.cuda.get_device_name()} (compute capability {major}.{minor}) has no fused attention in bf16: '
+        'the matrix of all pairs is laid out, which takes memory with the square of the pixels. Use fp16 (--amp fp16)'
     )
