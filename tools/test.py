@@ -44,6 +44,15 @@ def parse_args() -> argparse.Namespace:
         help='findings about the data that pass on purpose, by the codes of their messages; the log keeps them',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument(
+        '--fp32',
+        choices=['tf32', 'strict'],
+        default='tf32',
+        help="matrix products of fp32 on a GPU: by TF32, as convolutions, or `strict`, PyTorch's settings as they are",
+    )
+    parser.add_argument(
+        '--cudnn-attention', action='store_true', help="leave cuDNN's attention on, which builds a plan for every size"
+    )
     parser.add_argument('--no-mallopt', action='store_true', help="leave glibc's allocator as it is (Linux CPUs)")
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -72,6 +81,8 @@ def main() -> None:
         launcher=args.launcher,
         mallopt=not args.no_mallopt,
         allow=args.allow,
+        fp32=args.fp32,
+        cudnn_attention=args.cudnn_attention,
     )
     if args.analyze and args.local_rank == 0:
         print('\n'.join(['Analysis:', *(f'  {path}' for path in analyze(cfg, args.analyze))]))

@@ -83,6 +83,15 @@ def parse_args() -> argparse.Namespace:
         help='stop where weights that only a person can fetch are missing, instead of training from scratch',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument(
+        '--fp32',
+        choices=['tf32', 'strict'],
+        default='tf32',
+        help="matrix products of fp32 on a GPU: by TF32, as convolutions, or `strict`, PyTorch's settings as they are",
+    )
+    parser.add_argument(
+        '--cudnn-attention', action='store_true', help="leave cuDNN's attention on, which builds a plan for every size"
+    )
     parser.add_argument('--no-mallopt', action='store_true', help="leave glibc's allocator as it is (Linux CPUs)")
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -125,6 +134,8 @@ def main() -> None:
         change=change,
         from_scratch=args.from_scratch,
         require_weights=args.require_weights,
+        fp32=args.fp32,
+        cudnn_attention=args.cudnn_attention,
     )
 
 

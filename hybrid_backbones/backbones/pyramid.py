@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import KeyLayout, load_pretrained
 from ..layers.checkpointing import forward_and_recomputation
-from ..layers.folding import forget_folded
 from ..layers.inference import has_hooks
+from ..layers.kept import forget_kept
 from ..layers.layout import keep_gradient_layout
 from ..layers.packed import forget
 from ..layers.recompute import without_recomputation
@@ -310,7 +310,7 @@ class PyramidBackbone(BaseModule):
         """
         forget(self)
         super().train(mode)
-        forget_folded(self)
+        forget_kept(self)
         if mode:
             for index in range(-1, self.frozen_stages):
                 for module in self.stage_modules(index):

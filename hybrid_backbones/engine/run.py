@@ -1,11 +1,13 @@
 """Training and testing a config from start to end; `tools/train.py` and `tools/test.py` only parse arguments."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
@@ -16,6 +18,7 @@ from .._tasks import is_segmentor
 from ..datasets.checks import Report, check_data
 from .compiling import compile_parts
 from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume, use_total_batch
+from .cuda import lacks_bf16_attention, prepare_cuda
 from .memory import keep_freed_memory
 from .model_checks import check_channels
 from .published_models import local_model
@@ -38,6 +41,8 @@ def train(
     allow: Iterable[str] = (),
     from_scratch: bool = False,
     require_weights: bool = False,
+    fp32: str = 'tf32',
+    cudnn_attention: bool = False,
 ) -> Runner:
     """Train a detector or segmentor; see `tools/train.py --help` for the arguments.
 
@@ -46,6 +51,7 @@ def train(
         allow: Codes of findings of :mod:`hybrid_backbones.datasets.checks` that pass on purpose.
         from_scratch: Start from random weights, whatever the config names.
         require_weights: Do not train from scratch where weights that only a person can fetch are missing.
+        fp32, cudnn_attention: On a GPU, see :func:`~.cuda.prepare_cuda`.
 
     Raises:
         CheckpointError: The weights that the backbone or the model starts from are not to be had, or do not match.
@@ -59,10 +65,13 @@ def train(
         ValueError: The config cannot be read or contradicts itself.
     """
     _prepare_memory(mallopt)
+    prepare_cuda(fp32, cudnn_attention)
     cfg = load_config(config, work_dir, data_root, options, launcher, change)
     check_work_dir(cfg.work_dir)
     if amp:
         use_amp(cfg, amp)
+    if amp == 'bf16' and torch.cuda.is_available() and (warning := lacks_bf16_attention()):
+        print_log(warning, level=logging.WARNING)
     if total_batch is not None:
         use_total_batch(cfg, total_batch)
     if auto_scale_lr:
@@ -100,6 +109,8 @@ def test(
     launcher: str = 'none',
     mallopt: bool = True,
     allow: Iterable[str] = (),
+    fp32: str = 'tf32',
+    cudnn_attention: bool = False,
 ) -> dict[str, float]:
     """Evaluate a checkpoint; see `tools/test.py --help` for the arguments. Returns the metrics.
 
@@ -111,6 +122,7 @@ def test(
         ValueError: `out` does not fit the task.
     """
     _prepare_memory(mallopt)
+    prepare_cuda(fp32, cudnn_attention)
     checkpoint = local_model(checkpoint)
     if not checkpoint.startswith(('http://', 'https://')) and not Path(checkpoint).is_file():
         raise FileNotFoundError(f'no checkpoint {checkpoint}')

@@ -2,12 +2,13 @@
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -30,42 +31,58 @@ def batch_images(data_batch: Any) -> list[str]:
     return [str(sample.img_path) for sample in batch_samples(data_batch)]
 
 
+def copy_to_host(number: Tensor) -> Callable[[], float]:
+    """Start to copy a number, (), from its device.
+
+    Returns:
+        Waits for the copy, but for no later work of the device, and returns the number.
+    """
+    copy = number.detach().to('cpu', non_blocking=True)  # of a GPU's into pinned memory
+    copied = torch.cuda.Event() if number.is_cuda else None
+    if copied:
+        copied.record()
+
+    def read() -> float:
+        if copied:
+            copied.synchronize()
+        return copy.item()
+
+    return read
+
+
 @HOOKS.register_module()
 class CheckFiniteLossHook(Hook):
     """End training at the first loss that is not finite, before it reaches the weights, and report its origin.
 
-    mmdet's CheckInvalidLossHook looks at one iteration in fifty. MMEngine brings each loss to the CPU in every
-    iteration anyway, for its log, so that checking each costs nothing more. The module is found by a second forward
-    pass over the same batch with the same random draws, after a loss that is not finite only.
+    mmdet's CheckInvalidLossHook looks at one iteration in fifty. Here the loss is copied to the host while the backward
+    pass is queued, and checked before the update: a GPU has the backward pass to do while the host waits for the copy.
+    The module is found by a second forward pass over the same batch with the same random draws, after a loss that is
+    not finite only.
     """
 
     def before_train(self, runner: Runner) -> None:
         wrapper = runner.optim_wrapper
-        if not isinstance(wrapper, OptimWrapper):  # several optimizers; after_train_iter still checks
-            return
-        update = wrapper.update_params
+        for one in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+            one.backward = self._checked(one, runner)
 
-        def update_params(loss: Tensor, *args, **kwargs) -> None:
-            if not math.isfinite(loss.item()):
-                self._stop(runner, *self._find(runner, {'loss': loss.item()}))
-            update(loss, *args, **kwargs)
+    def _checked(self, wrapper: OptimWrapper, runner: Runner) -> Callable[..., None]:
+        backward = wrapper.backward
 
-        wrapper.update_params = update_params
+        def checked(loss: Tensor, **kwargs) -> None:
+            read = copy_to_host(loss)
+            backward(loss, **kwargs)
+            if not math.isfinite(value := read()):
+                self._stop(runner, *self._find(runner, wrapper, {'loss': value}))
+
+        return checked
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         self._batch = data_batch
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
-    ) -> None:
-        values = {name: torch.as_tensor(value).item() for name, value in (outputs or {}).items() if 'loss' in name}
-        if not all(map(math.isfinite, values.values())):
-            self._stop(runner, values, 'the weights were updated from it already')
-
-    def _find(self, runner: Runner, values: dict[str, float]) -> tuple[dict[str, float], str]:
+    def _find(self, runner: Runner, wrapper: OptimWrapper, values: dict[str, float]) -> tuple[dict[str, float], str]:
         model, losses = unwrap(runner.model), {}
         seed_iteration(runner)
-        with runner.optim_wrapper.optim_context(model):
+        with wrapper.optim_context(model):
             data = model.data_preprocessor(self._batch, True)
             if not is_finite(data):
                 return values, 'the batch itself holds NaN or infinity, after the data preprocessor'

@@ -9,12 +9,15 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .recompute import recomputed
 from .sizes import ceil_div, to_multiple
 
 # Scores that are in memory at a time while training: 64 MB in fp32.
 _SCORES = 2**24
 # Numbers of a bias that are in memory at a time: 32 MB in fp32, a CPU's third-level cache.
 _CACHED = 2**23
+# Pairs of positions, over images and heads, whose bias a GPU has in memory at a time: 512 MB in half precision.
+_PAIRS = 2**28
 # Queries at a time: from here on torch's CPU kernel works in blocks of 256.
 _PART = 768
 
@@ -200,8 +203,9 @@ def table_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     """Softmax attention between all positions of a map, with a learned bias by their offset.
 
     The bias of query (y, x) and key (s, t) is `table[:, y - s + H - 1, x - t + W - 1]`. No matrix of all pairs
-    is laid out for larger maps, neither of scores nor of their bias, neither forward nor backward. Compiled, where one
-    graph serves all sizes, the bias is laid out.
+    is laid out for larger maps, neither of scores nor of their bias, neither forward nor backward. On a GPU, the bias
+    of a few heads is, and where one head's is too large, of a few rows of queries. Compiled, where one graph serves all
+    sizes, the bias is laid out.
 
     Args:
         q: (N, heads, H, W, d).
@@ -219,6 +223,11 @@ def table_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     k, v = (t.flip(2, 3).flatten(2, 3) for t in (k, v))
     if torch.compiler.is_compiling():
         return _attend_at_once(q, k, v, table)
+    attend = _attend_on_cpu if q.is_cpu else _attend_by_head_groups
+    return attend(q, k, v, table)
+
+
+def _attend_on_cpu(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return _TableAttention.apply(q, k, v, table)
     return _table_attention(q, k, v, table)
@@ -237,6 +246,72 @@ def _attend_at_once(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     bias = table[:, rows[:, None, :, None], columns[None, :, None, :]].flatten(3).flatten(1, 2)
     out = F.scaled_dot_product_attention(q.flatten(2, 3), k, v, attn_mask=bias[None])
     return out.unflatten(2, (height, width))
+
+
+def _attend_by_head_groups(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+    """The same with few and large operations, for GPUs: fused attention for as many heads as `_PAIRS` allows.
+
+    The bias is laid out again in the backward pass. Fused kernels write its gradient in the dtype of `q`; it is summed
+    in fp32.
+    """
+    n, heads, height, width, _ = q.shape
+    pairs = n * width * height * width  # of a row of queries in one head
+    rows = min(height, max(1, _PAIRS // pairs))
+    at_a_time = min(heads, max(1, _PAIRS // (rows * pairs)))
+    groups = zip(q.split(at_a_time, 1), *(t.split(at_a_time, 1) for t in (k, v)), table.split(at_a_time), strict=True)
+    # Kernels lay their output out as (N, T, heads, d): nothing is copied where there is one group.
+    out = [_attend_by_rows(*group, rows).permute(0, 2, 3, 1, 4) for group in groups]
+    return (out[0] if len(out) == 1 else torch.cat(out, 3)).permute(0, 3, 1, 2, 4)
+
+
+def _attend_by_rows(q: Tensor, k: Tensor, v: Tensor, table: Tensor, rows: int) -> Tensor:
+    """(N, heads, H, W, d), whose bias is laid out for so many rows of queries at a time."""
+    height, width = q.shape[2:4]
+    out = []
+    for start, band in zip(range(0, height, rows), q.split(rows, 2), strict=True):
+        crop = table[:, start : start + band.shape[2] + height - 1]
+        bias = _BiasOfPairs.apply(crop, height, width)
+        with recomputed(bias, lambda crop=crop: _lay_out_bias(crop, height, width)):
+            attended = F.scaled_dot_product_attention(band.flatten(2, 3), k, v, attn_mask=bias[None])
+        out.append(attended.unflatten(2, (-1, width)))
+    return out[0] if len(out) == 1 else torch.cat(out, 2)
+
+
+def _lay_out_bias(table: Tensor, height: int, width: int) -> Tensor:
+    """Bias of pairs, (heads, queries, H * W); in memory, queries are a multiple of 8 elements apart.
+
+    Otherwise, attention would copy it (`preprocess_mask` in ATen/native/transformers/attention.cpp).
+    """
+    bias = _bias(table, height, width)
+    tokens = height * width
+    rows = bias.new_empty(len(bias), bias.shape[1] * width, tokens + to_multiple(tokens, 8))[..., :tokens]
+    rows.unflatten(1, (-1, width)).unflatten(3, (height, width)).copy_(bias)
+    return rows
+
+
+class _BiasOfPairs(Function):
+    """:func:`_lay_out_bias`, whose gradient is summed in fp32."""
+
+    @staticmethod
+    def forward(ctx, table, height, width):
+        ctx.size = height, width
+        return _lay_out_bias(table, height, width)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        grad_bias = grad.unflatten(2, ctx.size).unflatten(1, (-1, ctx.size[1]))
+        grad_columns = _sum_by_offset(grad_bias.transpose(2, 3))
+        return _sum_by_offset(grad_columns.permute(0, 3, 1, 2)).transpose(1, 2).to(grad.dtype), None, None
+
+
+def _sum_by_offset(x: Tensor) -> Tensor:
+    """(..., Q, K) to (..., Q + K - 1) in fp32, or the dtype of `x` if wider: the sum of those of equal q + k."""
+    queries, keys = x.shape[-2:]
+    offsets = queries + keys - 1
+    # Rows of `offsets + 1` elements, viewed as rows of `offsets`, are each shifted by one to that before.
+    shifted = F.pad(x, (0, queries)).flatten(-2)[..., : queries * offsets].unflatten(-1, (queries, offsets))
+    return shifted.sum(-2, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def _table_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from .depthwise import Depthwise
 from .folding import conv_norm, folded, fuse_norms, has_fixed_statistics
 from .inference import known_layer, may_read
-from .large_kernel import LargeDepthwise, large_depthwise
+from .kept import kept
+from .large_kernel import LargeDepthwise, join_kernels, large_depthwise
 from .linear import Pointwise
 
 
@@ -56,8 +57,18 @@ class ParallelKernels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         branches = list(self.children())
         if may_read(*branches) and has_fixed_statistics(*(branch.bn for branch in branches)):
-            return large_depthwise(x, *self.folded())
+            return large_depthwise(x, *self._joined())
         return sum(branch(x) for branch in branches)
+
+    def _joined(self) -> tuple[list[Tensor], Tensor]:
+        """Those of :meth:`folded` in as few kernels as it takes for maps larger than all; kept for inference."""
+        sources = [tensor for branch in self.children() for tensor in branch.folded()]
+
+        def join() -> tuple[list[Tensor], Tensor]:
+            weights, bias = self.folded()
+            return join_kernels(weights), bias
+
+        return kept(self, sources, join)
 
     def folded(self) -> tuple[list[Tensor], Tensor]:
         """Kernels with the BatchNorms behind them, and their common bias."""

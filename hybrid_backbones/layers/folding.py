@@ -1,22 +1,17 @@
 """BatchNorm with fixed statistics as part of the convolution beside it."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain
-from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .channels_last import on_map
-from .inference import check_foldable, may_read, state_of
+from .inference import check_foldable, may_read
+from .kept import kept
 from .linear import Pointwise, gelu_, product
 from .packed import Weights
-
-# By convolution: the state of what was folded, and weight and bias.
-_kept: WeakKeyDictionary[nn.Module, tuple[list, tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
 
 
 def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
@@ -72,7 +67,7 @@ def has_fixed_statistics(*norms: nn.Module) -> bool:
 def folded(conv: nn.Conv2d, behind: nn.Module, before: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of `conv` with the BatchNorms beside it, `nn.Identity` once they are folded for good.
 
-    Without gradients they are kept until a parameter or statistic changes, see also :func:`forget_folded`.
+    Without gradients they are kept until a parameter or statistic changes, see also :func:`~.kept.forget_kept`.
 
     Args:
         conv: Convolution; 1x1 where there is a norm in front.
@@ -80,28 +75,10 @@ def folded(conv: nn.Conv2d, behind: nn.Module, before: nn.Module | None = None) 
         before: BatchNorm in front of it.
     """
     norms = [norm for norm in (behind, before) if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)]
-    if not norms or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not norms:
         return _fold(conv, behind, before)
-    # Neither inference tensors nor half precision: what is kept may later be used outside both modes.
-    with torch.inference_mode(False), torch.no_grad(), _without_autocast(conv.weight.device.type):
-        tensors = chain.from_iterable((*m._parameters.values(), *m._buffers.values()) for m in (conv, *norms))
-        state = [None if tensor is None else state_of(tensor) for tensor in tensors]
-        if conv not in _kept or _kept[conv][0] != state:
-            _kept[conv] = state, _fold(conv, behind, before)
-    return _kept[conv][1]
-
-
-def _without_autocast(device: str) -> AbstractContextManager:
-    supported = torch.amp.is_autocast_available(device)
-    return torch.autocast(device, enabled=False) if supported else nullcontext()
-
-
-def forget_folded(network: nn.Module) -> None:
-    """Fold anew from now on. Any call of `train()` or `eval()` does so: averaged weights are swapped in through
-    `.data`, which no version counter sees, but not without going to eval mode.
-    """
-    for module in network.modules():
-        _kept.pop(module, None)
+    tensors = chain.from_iterable((*m._parameters.values(), *m._buffers.values()) for m in (conv, *norms))
+    return kept(conv, list(tensors), partial(_fold, conv, behind, before))
 
 
 def _fold(conv: nn.Conv2d, behind: nn.Module, before: nn.Module | None) -> tuple[Tensor, Tensor | None]:

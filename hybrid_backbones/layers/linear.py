@@ -1,10 +1,13 @@
 """Products over the channels of channels-last maps and tokens: linear layers and 1x1 convolutions."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .inference import known_layer, may_read
+from .kept import kept
 from .packed import Weights, can_pack, compute_dtype, packed_add_linear, packed_linear
 from .product_choice import prefers_packed
 
@@ -51,7 +54,9 @@ def weights_of(layer: nn.Module, scale: Tensor | None = None) -> Weights:
         weight, bias = layer.weight.flatten(1), layer.bias
         return (weight, bias) if scale is None else (weight * scale[:, None], bias * scale)
 
-    return Weights(layer, layer.weight.shape[0], (layer.weight, layer.bias, scale), make)
+    sources = layer.weight, layer.bias, scale
+    keep = None if scale is None else partial(kept, layer, sources, make)
+    return Weights(layer, layer.weight.shape[0], sources, make, keep=keep)
 
 
 def product(x: Tensor, weights: Weights, activation: str = 'none') -> Tensor:

@@ -5,12 +5,13 @@ import pytest
 import torch
 from engine.models import Points, make_image_runner, make_runner
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.structures import BaseDataElement
 from torch import nn
 
 from hybrid_backbones.engine.checkpoint import latest_checkpoint
 from hybrid_backbones.engine.nonfinite import first_nonfinite
-from hybrid_backbones.engine.training_hooks import batch_images
+from hybrid_backbones.engine.training_hooks import CheckFiniteLossHook, batch_images
 
 
 def test_nan_image_stops_training(tmp_path, monkeypatch):
@@ -85,6 +86,20 @@ def test_the_cause_is_named(tmp_path, action, cause):
     with pytest.raises(FloatingPointError, match=rf'at iteration 3 \(loss=(nan|inf)\).*{cause}'):
         runner.train()
     assert not any(module._forward_hooks for module in runner.model.modules())
+
+
+def test_a_loss_of_the_second_of_two_optimizers_is_checked(tmp_path):
+    runner = make_runner(tmp_path)
+    optimizers = [torch.optim.SGD([nn.Parameter(torch.ones(()))], 0.1) for _ in range(2)]
+    wrappers = OptimWrapperDict(**{name: OptimWrapper(o) for name, o in zip('ab', optimizers, strict=True)})
+    hook, runner.optim_wrapper = CheckFiniteLossHook(), wrappers
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 0, dict(inputs=[torch.ones(2)]))
+    parameter = optimizers[1].param_groups[0]['params'][0]
+    wrappers['a'].backward(parameter * 1)
+    with pytest.raises(FloatingPointError, match='at iteration 1 '):
+        wrappers['b'].update_params(parameter / 0)
+    assert parameter == 1
 
 
 def test_the_search_repeats_the_random_draws(tmp_path):

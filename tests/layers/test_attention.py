@@ -1,5 +1,7 @@
 """Attention and windows against their plain definitions."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from largest import Largest
@@ -108,6 +110,35 @@ def test_table_attention_and_its_gradients_are_those_over_all_pairs(size):
     torch.testing.assert_close(
         torch.autograd.grad(actual, (qkv, table), grad), torch.autograd.grad(expected, (qkv, table), grad)
     )
+
+
+@pytest.fixture(params=[None, 2**12, 1], ids=lambda pairs: f'{pairs} pairs')
+def on_a_gpu(request, monkeypatch):
+    """GPUs' way on a CPU. Few pairs at a time take heads in groups, and rows of queries in bands."""
+    monkeypatch.setattr(attention, '_attend_on_cpu', attention._attend_by_head_groups)
+    if request.param is not None:
+        monkeypatch.setattr(attention, '_PAIRS', request.param)
+
+
+@pytest.mark.usefixtures('on_a_gpu')
+@pytest.mark.parametrize('size', [(4, 6), (7, 10), (10, 7), (1, 1), (1, 6), (7, 1)])
+def test_on_a_gpu_table_attention_and_its_gradients_are_those_over_all_pairs(size):
+    test_table_attention_and_its_gradients_are_those_over_all_pairs(size)
+
+
+@pytest.mark.usefixtures('on_a_gpu')
+def test_on_a_gpu_table_attention_in_bf16_is_near_that_over_all_pairs():
+    test_table_attention_in_bf16_is_near_that_over_all_pairs()
+
+
+def test_on_a_gpu_the_bias_of_table_attention_is_not_kept_for_the_backward_pass(monkeypatch):
+    monkeypatch.setattr(attention, '_attend_on_cpu', attention._attend_by_head_groups)
+    q, k, v = (t.requires_grad_() for t in torch.randn(3, 1, 2, 8, 8, 8))
+    kept = []
+    monkeypatch.setattr(attention, 'recomputed', lambda bias, make: kept.append((bias, make())) or nullcontext())
+    table_attention(q, k, v, torch.randn(2, 15, 15, requires_grad=True))
+    ((bias, again),) = kept
+    assert bias.shape == (2, 64, 64) and torch.equal(bias, again)
 
 
 def test_table_attention_takes_the_middle_of_a_larger_table():

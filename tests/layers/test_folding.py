@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from hybrid_backbones.layers.folding import conv_norm, folded, forget_folded
+from hybrid_backbones.layers.folding import conv_norm, folded
+from hybrid_backbones.layers.kept import forget_kept
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_a_change_is_seen(layers, change):
 def test_weights_swapped_behind_the_version_counter_are_seen_once_forgotten(layers):
     check(layers)
     layers[0].weight.data.mul_(2)
-    forget_folded(layers)
+    forget_kept(layers)
     check(layers)
 
 

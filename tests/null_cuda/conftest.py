@@ -32,14 +32,14 @@ def run_on_null_device(tmp_path_factory: pytest.TempPathFactory) -> Callable[...
     if reason := _missing():
         pytest.skip(f'null device: {reason}')
     build = tmp_path_factory.mktemp('null_cuda')
-    environment = os.environ | {
+    own = {
         'NULL_CUDA_BUILD': str(build),
         'PYTHONPATH': os.pathsep.join([str(TESTS.parent), str(TESTS)]),
     }
 
     def run(script: str, *args: str) -> str:
         command = [str(TOOL), sys.executable, '-W', 'ignore', str(Path(__file__).with_name(script)), *args]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

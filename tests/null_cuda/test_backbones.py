@@ -30,3 +30,7 @@ def test_sharded_by_block(name, sharding_errors):
 
 def test_the_null_device_reports_host_synchronization(run_on_null_device):
     assert 'called a synchronizing CUDA operation' in run_on_null_device('synchronization.py')
+
+
+def test_the_check_of_the_loss_does_not_wait_for_the_backward_pass(run_on_null_device):
+    assert float(run_on_null_device('finite_loss.py').splitlines()[-1]) == 3.5
