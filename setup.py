@@ -71,7 +71,19 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['hybrid_backbones', 'hybrid_backbones.*']),
-    package_data={'hybrid_backbones': ['py.typed', '**/*.json', '**/page.*', 'benchmark/report/*.js']},
+    package_data={
+        'hybrid_backbones': [
+            'py.typed',
+            '**/*.json',
+            '**/page.*',
+            'benchmark/report/*.js',
+            # Where MMEngine looks for configs of a package; a link to configs/ here.
+            '.mim/model-index.yml',
+            '.mim/configs/**/*.py',
+            '.mim/configs/**/*.yaml',
+        ]
+    },
+    entry_points={'console_scripts': ['hybrid-backbones = hybrid_backbones.cli:main']},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

@@ -1,4 +1,4 @@
-"""Training and testing a config from start to end; `tools/train.py` and `tools/test.py` only parse arguments."""
+"""Training and testing a config from start to end; `hybrid_backbones.cli` only parses arguments."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -39,7 +39,7 @@ def train(
     from_scratch: bool = False,
     require_weights: bool = False,
 ) -> Runner:
-    """Train a detector or segmentor; see `tools/train.py --help` for the arguments.
+    """Train a detector or segmentor; see `hybrid-backbones train --help` for the arguments.
 
     Args:
         change: Applied to the config as it is read, before `options`: another backbone put in, for example.
@@ -101,7 +101,7 @@ def test(
     mallopt: bool = True,
     allow: Iterable[str] = (),
 ) -> dict[str, float]:
-    """Evaluate a checkpoint; see `tools/test.py --help` for the arguments. Returns the metrics.
+    """Evaluate a checkpoint; see `hybrid-backbones test --help` for the arguments. Returns the metrics.
 
     Raises:
         CheckpointError: The checkpoint is not to be had, of another model, or holds NaN or infinity.
