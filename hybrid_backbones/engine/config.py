@@ -58,7 +58,7 @@ def base_of_package(path: str) -> str:
     `mmdet::gn+ws/...` and `mmdet::legacy_1.x/...` do not match it; by a detour over another folder they do.
     """
     package, _, name = path.partition('::')
-    return path if re.match(r'\w*/\w', name) else f'{package}::_base_/../{name}'
+    return path if path.startswith(PREFIX) or re.match(r'\w*/\w', name) else f'{package}::_base_/../{name}'
 
 
 def packaged_file(path: str) -> Path:
