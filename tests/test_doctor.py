@@ -15,6 +15,11 @@ from hybrid_backbones.doctor.isolated import answers
 
 
 @pytest.fixture(autouse=True)
+def no_arguments(nothing_cached, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['doctor'])
+
+
+@pytest.fixture(autouse=True)
 def nothing_cached():
     checks._distributions.cache_clear()
     yield

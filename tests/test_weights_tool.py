@@ -64,7 +64,7 @@ def test_show_of_a_detector(run, tmp_path):
         'ImageNet-22k',
         'SHA-256 762e2178',
         f'{tmp_path / "home"}/hub/checkpoints/upernet_swin_base_patch4_window7_512x512_160k_ade20k_pretrain_',
-        'python tools/test.py configs/upernet_timm_swin_b_ade20k.py hybrid://upernet_timm_swin_b_',
+        'hybrid-backbones test hybrid_backbones::upernet_timm_swin_b_ade20k.py hybrid://upernet_timm_swin_b_',
         '_ade20k_in22k_openmmlab --cfg-options model.test_cfg.mode=whole',
         "load_from = 'hybrid://upernet_timm_swin_b_ade20k_in22k_openmmlab'",
     ):
@@ -79,7 +79,7 @@ def test_show(run, tmp_path):
         'd0272ac0',
         f'{tmp_path / "home"}/hub/checkpoints/deit_base_distilled_patch16_384-d0272ac0.pth (downloaded on first use)',
         'hf-hub:timm/deit_base_distilled_patch16_384.fb_in1k/model.safetensors',
-        'configs/maskrcnn_deit_b_coco.py',
+        'hybrid_backbones::maskrcnn_deit_b_coco.py',
         "backbone=dict(type='ViT', arch='base', distilled=True, table_size=384,\n",
         "checkpoint='hybrid://deit_b_distilled_in1k_384'))\n",
         "create_classifier('deit_b', distilled=True, table_size=384, checkpoint='hybrid://",

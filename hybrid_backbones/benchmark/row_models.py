@@ -1,6 +1,6 @@
 """The schema of a row of results, as pydantic models.
 
-`python tools/transfer.py schema row` prints it as JSON schema.
+`hybrid-backbones transfer schema row` prints it as JSON schema.
 """
 
 from typing import Annotated, Any, Literal

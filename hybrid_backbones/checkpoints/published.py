@@ -1,7 +1,7 @@
 """The index of published classifiers: sources, hashes, backbones. `hybrid://NAME` names one of them, or a model of
 :mod:`hybrid_backbones.checkpoints.published_models`, wherever a file is expected.
 
-The table is `published.json`, a line per file under the family that it is of; `tools/weights.py` lists and shows it.
+The table is `published.json`, a line per file under the family that it is of; `hybrid-backbones weights` lists it.
 """
 
 import difflib
@@ -107,7 +107,7 @@ def find_published(name: str) -> Published | PublishedModel:
     rows = {row.name: row for row in files}
     if name not in rows:
         near = [other for other in rows if other.startswith(f'{name.split("_")[0]}_')]
-        named = ', '.join(difflib.get_close_matches(name, rows, n=4) or near[:8]) or 'see python tools/weights.py list'
+        named = ', '.join(difflib.get_close_matches(name, rows, n=4) or near[:8]) or 'see hybrid-backbones weights list'
         raise CheckpointError(f'no published file {SCHEME}{name}; there are: {named}')
     return rows[name]
 

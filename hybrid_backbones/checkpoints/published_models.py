@@ -51,7 +51,7 @@ class PublishedModel(PublishedFile):
     def command(self) -> str:
         """Evaluates it; `metrics` are what to expect."""
         options = f' --cfg-options {" ".join(self.options)}' if self.options else ''
-        return f'python tools/test.py configs/{self.config}.py {SCHEME}{self.name}{options}'
+        return f'hybrid-backbones test hybrid_backbones::{self.config}.py {SCHEME}{self.name}{options}'
 
 
 @functools.cache

@@ -68,6 +68,15 @@ def _patch_package_utils(module: ModuleType) -> None:
     )
 
 
+def _name_modules(config_utils: ModuleType) -> None:
+    """MMEngine's table has upstream's distributions; where a fork's brings the module, the module's name finds it."""
+    table = config_utils.MODULE2PACKAGE
+    for module, distribution in table.items():
+        if module != distribution and importlib.util.find_spec(module) and not is_installed(distribution):
+            table[module] = module
+            log_patch('forks', f'`{module}::` config bases are those of the installed {module}, not of {distribution}')
+
+
 def _has_pkg_resources() -> bool:
     """Whether setuptools has it still, and without the warnings that releases from 80 on give to whoever imports it."""
     if importlib.util.find_spec('pkg_resources') is None:
@@ -83,6 +92,7 @@ def _find_loader(fullname: str):
 
 def install() -> None:
     import_hooks.after('mmengine.utils.package_utils', _patch_package_utils)
+    import_hooks.after('mmengine.config.utils', _name_modules)
     if not hasattr(pkgutil, 'find_loader'):
         pkgutil.find_loader = _find_loader
         log_patch(

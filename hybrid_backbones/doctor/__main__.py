@@ -1,5 +1,6 @@
 """The command: a table of what is installed, every problem with its fix, and whether a detector can be trained."""
 
+import argparse
 import sys
 
 from . import checks
@@ -19,6 +20,7 @@ def show(rows: list[Row], problems: list[Problem]) -> str:
 
 def main() -> int:
     """Print the findings; 1 if the main job, training a detector, fails."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     findings = [check() for check in checks.CHECKS]
     problems = [problem for _, found in findings for problem in found]
     print(show([row for rows, _ in findings for row in rows], problems))

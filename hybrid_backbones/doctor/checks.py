@@ -55,9 +55,9 @@ COMPONENTS = {
     'safetensors': 'checkpoint files',
 }
 PROBES = (*(f'import:{module}' for module in COMPONENTS), 'operators', 'devices', 'main_job', 'patches')
-MODULES = {'mmsegmentation': 'mmseg'}
+MODULES = {'mmsegmentation': 'mmseg', 'mmcv-lite': 'mmcv', 'opencv-python': 'cv2'}
 # Releases (first, first no more) that the Python code of mmdet 3 and mmsegmentation 1 works with.
-MMCV_RANGE = '2.0.1', '2.3'
+MMCV_RANGE = {'openmmlab': ('2.0.1', '2.3'), 'onedl': ('2.3.6', '3')}
 LITE = 'mmcv-lite>=2.0.1,<2.2'
 TESTED = "'mmengine==0.10.7' 'mmcv-lite==2.1.0' 'mmdet==3.3.0' 'mmsegmentation==1.2.2'"
 # Why a requirement exists, where its absence goes unnoticed at first.
@@ -130,10 +130,10 @@ def operators() -> Findings:
         if not _import_error('torch'):
             problems.append(Problem(f"mmcv's operators cannot be imported: {error}", f"pip install '{LITE}'"))
         return [Row('operators', 'missing', error)], problems
-    version, (first, end) = found['version'], MMCV_RANGE
+    version, (first, end) = found['version'], MMCV_RANGE[_stack()]
     if not _release(first) <= _release(version) < _release(end):
         text = f'mmcv {version} is installed, {first} or newer and older than {end} is needed'
-        problems.append(Problem(text, f"pip install '{LITE}'"))
+        problems.append(Problem(text, f"pip install '{_mmcv()}'"))
     if not found['patched']:
         return [Row('operators', version, 'compiled mmcv')], problems
     if 'cannot be loaded' in found['patched']:
@@ -212,15 +212,24 @@ def _keep(module: str, owners: list[str]) -> str:
     return min(owners, key=lambda owner: (owner.startswith('onedl'), owner != module))
 
 
+def _mmcv() -> str:
+    return 'onedl-mmcv>=2.3.6' if _stack() == 'onedl' else LITE
+
+
+def _stack() -> str:
+    """The extra that mmcv here is of."""
+    return 'onedl' if 'onedl-mmcv' in _owners('mmcv') else 'openmmlab'
+
+
 def _declared() -> list:
-    """Requirements of this package, without its extras; none where it was not installed."""
+    """Requirements of this package and of the OpenMMLab that is here; none where it was not installed."""
     from packaging.requirements import Requirement
 
     try:
         declared = [Requirement(text) for text in metadata.requires('hybrid_backbones') or []]
     except metadata.PackageNotFoundError:
         return []
-    return [item for item in declared if item.marker is None or item.marker.evaluate({'extra': ''})]
+    return [item for item in declared if item.marker is None or item.marker.evaluate({'extra': _stack()})]
 
 
 def _requirement(distribution: str) -> str:

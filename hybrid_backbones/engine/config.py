@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from ..datasets.roots import set_data_root
 from .checkpoint import latest_checkpoint
+from .packaged_configs import PREFIX, locate, name_of
 from .safeguards import add_safeguards, complete_safeguards, type_name
 
 _DTYPES = {'auto': None, 'fp16': 'float16', 'bf16': 'bfloat16'}
@@ -20,15 +21,16 @@ _WORLD_SIZES = {'none': '', 'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'm
 
 
 def read_config(path: str | Path, import_custom_modules: bool = True) -> Config:
-    """Read a config file, or one of an installed package: `mmdet::retinanet/retinanet_r50_fpn_1x_coco.py`.
+    """Read a config file, or one of a package by name: `hybrid_backbones::upernet_cvt_13_ade20k.py`.
 
     Raises:
         FileNotFoundError: No such config.
         ValueError: It cannot be read; the message names the file, its own or one that it inherits from, and the line.
     """
-    packaged = '::' in str(path)
-    if not (packaged_file(str(path)) if packaged else Path(path)).is_file():
-        raise FileNotFoundError(f'no config {path}; ours are in configs/')
+    path = locate(path)
+    packaged = '::' in path
+    if not (packaged_file(path) if packaged else Path(path)).is_file():
+        raise FileNotFoundError(f'no config {path}; those of this package are named {PREFIX}NAME.py')
     try:
         if packaged:
             return _read_of_package(str(path), import_custom_modules)
@@ -56,7 +58,7 @@ def base_of_package(path: str) -> str:
     `mmdet::gn+ws/...` and `mmdet::legacy_1.x/...` do not match it; by a detour over another folder they do.
     """
     package, _, name = path.partition('::')
-    return path if re.match(r'\w*/\w', name) else f'{package}::_base_/../{name}'
+    return path if path.startswith(PREFIX) or re.match(r'\w*/\w', name) else f'{package}::_base_/../{name}'
 
 
 def packaged_file(path: str) -> Path:
@@ -121,7 +123,7 @@ def load_config(
         cfg.merge_from_dict(options)
     cfg.launcher = launcher
     complete_safeguards(cfg)
-    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / name_of(path))
     if cfg.get('embedded_data') == 'shapes':
         from ..datasets.shapes import ensure_shapes
 

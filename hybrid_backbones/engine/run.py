@@ -1,4 +1,4 @@
-"""Training and testing a config from start to end; `tools/train.py` and `tools/test.py` only parse arguments."""
+"""Training and testing a config from start to end; `hybrid_backbones.cli` only parses arguments."""
 
 import logging
 import os
@@ -44,7 +44,7 @@ def train(
     fp32: str = 'tf32',
     cudnn_attention: bool = False,
 ) -> Runner:
-    """Train a detector or segmentor; see `tools/train.py --help` for the arguments.
+    """Train a detector or segmentor; see `hybrid-backbones train --help` for the arguments.
 
     Args:
         change: Applied to the config as it is read, before `options`: another backbone put in, for example.
@@ -112,7 +112,7 @@ def test(
     fp32: str = 'tf32',
     cudnn_attention: bool = False,
 ) -> dict[str, float]:
-    """Evaluate a checkpoint; see `tools/test.py --help` for the arguments. Returns the metrics.
+    """Evaluate a checkpoint; see `hybrid-backbones test --help` for the arguments. Returns the metrics.
 
     Raises:
         CheckpointError: The checkpoint is not to be had, of another model, or holds NaN or infinity.

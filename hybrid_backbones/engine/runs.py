@@ -57,7 +57,7 @@ def read_work_dir(work_dir: str | Path) -> tuple[Curves, Curves]:
     logs = sorted(Path(work_dir).glob(_LOGS))
     if not logs:
         raise FileNotFoundError(
-            f'no log of a run in {work_dir}: expected TIME/vis_data/scalars.json, as tools/train.py writes it'
+            f'no log of a run in {work_dir}: expected TIME/vis_data/scalars.json, as hybrid-backbones train writes it'
         )
     merged: list[dict] = []
     for log in logs:

@@ -159,11 +159,17 @@ class ResumableBatchSampler:
 
 
 class _Skipped:
-    """Iterator whose first `count` values are None: MMEngine's loop throws them away when it resumes."""
+    """Iterator that is already where training resumes.
+
+    MMEngine's loop then takes `count` values and drops them, which are None here; onedl-mmengine's calls `skip_iter`.
+    """
 
     def __init__(self, count: int, iterator: Iterator) -> None:
-        self.count = count
+        self.count = 0 if hasattr(iterator, 'skip_iter') else count
         self.iterator = iterator
+
+    def skip_iter(self, num_iters: int) -> None:
+        """Do nothing: the batches are skipped already."""
 
     def __next__(self) -> Any:
         if self.count > 0:

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from .._files import write_whole
 from ..backbones.factory import find_backbone
 from ..datasets.conversion import Converted
 from ..engine.config import read_config
+from ..engine.packaged_configs import PREFIX
 from ..engine.starting_weights import recommended_weights
 from .backbone import build_stages, swap_backbone
 from .override import difference, to_code
@@ -171,14 +171,11 @@ def published_weights(backbone: str) -> str:
     return checkpoint
 
 
-def write_config(
-    target: Path, bases: Path, data: Converted, task: str, backbone: str, checkpoint: str | None, plan: Plan
-) -> None:
+def write_config(target: Path, data: Converted, task: str, backbone: str, checkpoint: str | None, plan: Plan) -> None:
     """Write a config that trains a backbone on converted data.
 
     Args:
         target: File to write.
-        bases: Folder of the bases, `configs/_base_` of this repository.
         data: What was converted.
         task: 'detection' or 'segmentation'.
         backbone: One of :func:`hybrid_backbones.list_backbones`.
@@ -186,7 +183,7 @@ def write_config(
         plan: Sizes and schedule.
     """
     kind = 'own_upernet' if task == 'segmentation' else 'own_maskrcnn' if data.with_masks else 'own_fasterrcnn'
-    base = bases / f'{kind}.py'
+    base = f'{PREFIX}_base_/{kind}.py'
     crop = min(_multiple(plan.size), CROP)
     changes = _model_changes(base, data, task, backbone, checkpoint, plan.size, crop)
     title = dict(own_upernet='UperNet', own_maskrcnn='Mask R-CNN', own_fasterrcnn='Faster R-CNN')[kind]
@@ -194,7 +191,7 @@ def write_config(
     lines = [
         f'"""{title} with {backbone} on {data.root.name}; images: {counts}."""',
         '',
-        f'_base_ = {Path(os.path.relpath(base, target.parent)).as_posix()!r}',
+        f'_base_ = {base!r}',
         '',
         f'data_root = {data.root.as_posix()!r}',
         f'metainfo = {to_code(dict(classes=data.classes, palette=data.palette), column=11)}',
@@ -207,11 +204,11 @@ def write_config(
 
 
 def _model_changes(
-    base: Path, data: Converted, task: str, backbone: str, checkpoint: str | None, size: int, crop: int
+    base: str, data: Converted, task: str, backbone: str, checkpoint: str | None, size: int, crop: int
 ) -> dict[str, Any]:
     """What the backbone, the classes and the crop change in the base."""
     old = read_config(base)
-    cfg = Config(old.to_dict(), filename=str(base))
+    cfg = Config(old.to_dict(), filename=base)
     model = cfg.model
     heads = (
         [model.decode_head, model.auxiliary_head]

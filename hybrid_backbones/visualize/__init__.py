@@ -1,4 +1,4 @@
-"""Pictures, all PNG: predictions, curves, feature pyramids, receptive fields, attention; see `tools/visualize.py`."""
+"""PNG pictures of predictions, curves, feature pyramids, receptive fields and attention."""
 
 from ..engine.runs import final_metrics, find_run, read_scalars
 from .attention import draw_attention

@@ -36,7 +36,7 @@ def compare_runs(work_dirs: Sequence[str | Path], out: str | Path, everything: b
     """Several runs in one picture: a plot for every loss and metric, a colour for every run; written to the PNG `out`.
 
     Args:
-        work_dirs: Work directories of tools/train.py; resumed runs are joined.
+        work_dirs: Work directories of hybrid-backbones train; resumed runs are joined.
         out: PNG file.
         everything: Every part of the loss and every metric, instead of the total loss and the main metrics.
 

@@ -1,4 +1,4 @@
-"""The text that `tools/weights.py` prints."""
+"""The text that `hybrid-backbones weights` prints."""
 
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def describe(name: str) -> str:
         'licence': row.licence,
         'figures': row.source,
         'path': f'{row.path} ({state_of(row)})',
-        'config': f'configs/{row.config}.py' if row.config else f'any, with --backbone {row.backbone}',
+        'config': f'hybrid_backbones::{row.config}.py' if row.config else f'any, with --backbone {row.backbone}',
         'note': '; '.join(filter(None, (*_notes(row), notes[row.family]))),
     }
     places = [f'  {source.kind:13}{_place(source)}' for source in row.sources]

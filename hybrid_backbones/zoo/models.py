@@ -1,4 +1,4 @@
-"""The text that `tools/weights.py` prints of detectors and segmentors, and of where any file is."""
+"""The text that `hybrid-backbones weights` prints of detectors and segmentors, and of where any file is."""
 
 from ..checkpoints.errors import CheckpointError
 from ..checkpoints.published_models import PublishedModel, list_models

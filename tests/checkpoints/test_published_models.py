@@ -26,7 +26,7 @@ def test_configs_take_the_options(row):
     parser = ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     _, _, config, checkpoint, *words = shlex.split(row.command)
-    assert (config, checkpoint) == (f'configs/{row.config}.py', f'hybrid://{row.name}')
+    assert (config, checkpoint) == (f'hybrid_backbones::{row.config}.py', f'hybrid://{row.name}')
     options = parser.parse_args(words).cfg_options
     cfg.merge_from_dict(options)
     for key, value in options.items():

@@ -36,10 +36,10 @@ def test_nothing_there(tmp_path):
         assert f'no file {root}/{split}.json' in text
     assert 'annotations/instances_train2017.json, instances_val2017.json' in text
     assert '--data-root DIR' in text
-    assert 'python tools/train.py configs/maskrcnn_conv2former_n_shapes.py' in text
+    assert 'hybrid-backbones train hybrid_backbones::maskrcnn_conv2former_n_shapes.py' in text
     text = message(segmentation_config(tmp_path / 'ade'))
     assert 'images/training/*.jpg' in text
-    assert 'configs/upernet_conv2former_n_shapes.py' in text
+    assert 'hybrid_backbones::upernet_conv2former_n_shapes.py' in text
 
 
 def test_missing_annotation_file(coco):

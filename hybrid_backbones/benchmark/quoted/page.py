@@ -29,7 +29,7 @@ Figures that others published, **quoted** for comparison with measured ones. Non
 - A command evaluates the file that was published with the figure, which is what to expect: box AP is mmdet's
   `coco/bbox_mAP`, mask AP `coco/segm_mAP`, single-scale mIoU mmseg's `mIoU`. It needs the data, and the file, which is
   downloaded or, where only a person can get it, named with its address. None was run here: the files could not be had.
-  `python tools/weights.py list --detectors` lists them.
+  `hybrid-backbones weights list --detectors` lists them.
 """
 
 TAIL = """## What is not comparable

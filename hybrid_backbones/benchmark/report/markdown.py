@@ -8,7 +8,7 @@ from .grouping import Results
 from .sections import Section, notice, summary
 from .tables import Table
 
-NO_ROWS = 'There are no rows yet. Run a sweep with `tools/transfer.py run`, then write the report again.'
+NO_ROWS = 'There are no rows yet. Run a sweep with `hybrid-backbones transfer run`, then write the report again.'
 
 
 def write_markdown(

@@ -59,6 +59,7 @@ def commit() -> str | None:
         return subprocess.run(['git', *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git('ls-files', '--error-unmatch', __file__)  # an installed package may lie within another repository
         return git('rev-parse', '--short=12', 'HEAD') + '+' * bool(git('status', '--porcelain', '--untracked-files=no'))
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,6 +1,6 @@
 """What a sweep measures: a YAML file, validated as a whole before anything runs.
 
-`python tools/transfer.py schema spec` prints its JSON schema.
+`hybrid-backbones transfer schema spec` prints its JSON schema.
 """
 
 from collections.abc import Iterator

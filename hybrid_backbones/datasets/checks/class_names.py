@@ -12,7 +12,7 @@ from .coco_file import CocoFile
 from .findings import ERROR, NOTE, WARNING, Finding
 from .view import DatasetView, DataView, reads_text
 
-_FIX = 'python tools/check_data.py CONFIG --fix OUT_DIR writes annotation files with the names of the config'
+_FIX = 'hybrid-backbones check-data CONFIG --fix OUT_DIR writes annotation files with the names of the config'
 
 
 def check_class_names(data: DataView) -> Iterator[Finding]:

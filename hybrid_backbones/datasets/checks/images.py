@@ -166,7 +166,7 @@ def _check_sizes(
         remedy = {
             'rotated': "dict(type='LoadImageFromFile', color_type='color_ignore_orientation') if the annotations "
             'describe the pixels as stored, else turn the images',
-            'swapped': 'python tools/check_data.py CONFIG --fix OUT_DIR exchanges width and height',
+            'swapped': 'hybrid-backbones check-data CONFIG --fix OUT_DIR exchanges width and height',
         }.get(kind, 'use the images that were annotated, or scale the annotations')
         text = {
             'rotated': 'images carry an EXIF orientation by which they are turned on reading; the file describes them '

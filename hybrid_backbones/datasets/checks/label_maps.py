@@ -13,7 +13,7 @@ from .view import DatasetView, DataView, type_name
 
 # Of the sampled label maps, how many are decoded, unless all are asked for.
 _DECODED = 64
-FIX = 'python tools/check_data.py CONFIG --fix OUT_DIR writes label maps where this is put right'
+FIX = 'hybrid-backbones check-data CONFIG --fix OUT_DIR writes label maps where this is put right'
 
 
 @dataclass

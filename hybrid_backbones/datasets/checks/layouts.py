@@ -215,9 +215,9 @@ def missing_data_hint(data: DataView) -> list[str]:
     """Lines that end a report of missing files: the expected layout, and where to point elsewhere."""
     dataset = next(iter(data.datasets), None)
     root = str(dataset.root) if dataset and str(dataset.root) != '.' else 'data'
-    example = f'configs/{"upernet" if is_segmentor(data.cfg) else "maskrcnn"}_conv2former_n_shapes.py'
+    example = f'hybrid_backbones::{"upernet" if is_segmentor(data.cfg) else "maskrcnn"}_conv2former_n_shapes.py'
     return [
         expected_layout(data.cfg, root),
         f'If it lies elsewhere, add --data-root DIR (or a link: ln -s DIR {root}).',
-        f'To see everything run without downloads: python tools/train.py {example}',
+        f'To see everything run without downloads: hybrid-backbones train {example}',
     ]

@@ -7,7 +7,7 @@ import numpy as np
 from .coco_file import CocoFile
 from .findings import Finding, loss_severity
 
-FIX = 'python tools/check_data.py CONFIG --fix OUT_DIR writes annotation files where this is put right'
+FIX = 'hybrid-backbones check-data CONFIG --fix OUT_DIR writes annotation files where this is put right'
 EVALUATION_ENDS = 'The first validation ends in an error, and training with it.'
 
 

@@ -128,7 +128,7 @@ def test_missing_extra_is_an_error_with_the_install_command():
     code = f"import runpy, sys; sys.modules['plotly'] = None; runpy.run_path({str(TOOL)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1
-    message = "transfer.py: not installed: plotly; run pip install 'hybrid_backbones[transfer]'"
+    message = "hybrid-backbones transfer: not installed: plotly; run pip install 'hybrid_backbones[transfer]'"
     assert done.stderr.splitlines()[-1] == message
 
 

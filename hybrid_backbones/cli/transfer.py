@@ -1,0 +1,155 @@
+"""Train and measure many backbones in many detectors and segmentors; see docs/transfer.md.
+
+hybrid-backbones transfer run configs/transfer/smoke.yaml --slots 2
+hybrid-backbones transfer run configs/transfer/proxy.yaml --data coco_mini=DIR --data ade20k_mini=DIR
+hybrid-backbones transfer status configs/transfer/smoke.yaml
+hybrid-backbones transfer report work_dirs/transfer/smoke
+hybrid-backbones transfer check work_dirs/transfer/smoke --baseline docs/results/smoke --points 20 --memory 4
+hybrid-backbones transfer schema row
+"""
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from ..engine.packaged_configs import CONFIGS
+
+try:
+    from ..benchmark.quoted import quoted_rows
+    from ..benchmark.report import write_report
+    from ..benchmark.report.check import Tolerances, compare_with_baseline
+    from ..benchmark.row_models import ROW
+    from ..benchmark.rows import Row, read
+    from ..benchmark.sweep import ENGINES, locate_datasets, read_jobs, run_sweep, status
+    from ..benchmark.sweep.spec import Spec
+except ModuleNotFoundError as error:
+    sys.exit(f'hybrid-backbones transfer: {error}')
+
+SPECS = CONFIGS / 'transfer'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True)
+    run = commands.add_parser('run', help='run the jobs of a spec that are not finished yet')
+    progress = commands.add_parser('status', help='show the progress of a sweep')
+    for command in (run, progress):
+        _add_spec_arguments(command)
+    _add_run_arguments(run)
+    report = commands.add_parser('report', help='write a CSV file, Markdown and an HTML page')
+    report.add_argument('--out', type=Path, help='folder for them; default: report/ in the results folder')
+    report.add_argument('--quoted', action='store_true', help='show published figures too, marked and not ranked')
+    report.add_argument('--title', default='Transfer of backbones')
+    check = commands.add_parser('check', help='compare with a baseline; exit status 1 if something deviates')
+    check.add_argument('--baseline', type=Path, required=True, help='results folder that is known to be good')
+    check.add_argument('--points', type=float, default=0.5, help='allowed deviation of metrics, in points')
+    check.add_argument('--memory', type=float, default=0.1, help='allowed deviation of peak memory, as a fraction')
+    check.add_argument(
+        '--latency', type=float, help='allowed deviation of latency, as a fraction; default: not compared'
+    )
+    for command in (report, check):
+        command.add_argument('results', type=Path, help='results folder')
+    schema = commands.add_parser('schema', help='print the JSON schema of specs or of rows')
+    schema.add_argument('kind', choices=['spec', 'row'])
+    args = parser.parse_args()
+    if args.command in ('run', 'status'):
+        if bool(args.spec) == bool(args.tier):
+            parser.error('give either a spec file or --tier')
+        args.spec = Path(args.spec or SPECS / f'{args.tier}.yaml')
+        args.results = args.results or Path('work_dirs') / 'transfer' / args.spec.stem
+    return args
+
+
+def _add_spec_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('spec', nargs='?', help='YAML file that says what to measure')
+    parser.add_argument('--tier', choices=['smoke', 'proxy', 'full'], help="this package's spec of that tier")
+    parser.add_argument('--results', type=Path, help='results folder; default: work_dirs/transfer/NAME_OF_THE_SPEC')
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--data',
+        type=_named_folder,
+        action='append',
+        default=[],
+        metavar='NAME=FOLDER',
+        help='folder of a dataset of the spec; repeatable. Default: the environment variable '
+        'HYBRID_BACKBONES_DATA_NAME, else where the config says',
+    )
+    parser.add_argument('--engine', choices=list(ENGINES), default='local', help='where the jobs run')
+    parser.add_argument('--slots', type=int, default=1, help='concurrent training runs; profiles run alone')
+    parser.add_argument(
+        '--threads', type=int, help="threads of a run; default: the machine's cores over the slots, 1 on clusters"
+    )
+    parser.add_argument(
+        '--engine-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='ray: address=...; slurm: those of submitit, such as slurm_partition=gpu gpus_per_node=1 timeout_min=600',
+    )
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    name, separator, folder = text.partition('=')
+    if not (name and separator and folder):
+        raise argparse.ArgumentTypeError(f'expected NAME=FOLDER, got {text!r}')
+    return name, Path(folder)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(args: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)  # as Slurm ends jobs
+    jobs = locate_datasets(read_jobs(args.spec), dict(args.data))
+    options = dict(args.engine_options, threads=args.threads)
+    ends = run_sweep(args.results, jobs, ENGINES[args.engine], args.slots, **options)
+    return int(bool(ends.keys() & {'failed', 'killed'}))
+
+
+def _status(args: argparse.Namespace) -> int:
+    print(status(args.results, read_jobs(args.spec)))
+    return 0
+
+
+def _rows(folder: Path) -> list[Row]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f'no results folder {folder}; hybrid-backbones transfer run writes one')
+    return read(folder)
+
+
+def _report(args: argparse.Namespace) -> int:
+    rows = _rows(args.results)
+    rows += quoted_rows(rows) if args.quoted else []
+    for path in write_report(rows, args.out or args.results / 'report', args.title):
+        print(path)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    tolerances = Tolerances(args.points, args.memory, args.latency)
+    problems = compare_with_baseline(_rows(args.results), _rows(args.baseline), tolerances)
+    print('\n'.join(problems) or f'{args.results} agrees with {args.baseline}')
+    return int(bool(problems))
+
+
+def _schema(args: argparse.Namespace) -> int:
+    print(json.dumps(Spec.model_json_schema() if args.kind == 'spec' else ROW.json_schema(), indent=2))
+    return 0
+
+
+def main() -> int | str:
+    args = parse_args()
+    try:
+        return dict(run=_run, status=_status, report=_report, check=_check, schema=_schema)[args.command](args)
+    except KeyboardInterrupt:
+        return 'interrupted: finished rows are kept, running jobs are marked as killed; the same command continues'
+    except (OSError, ImportError, ValueError) as error:
+        return f'{error}'
