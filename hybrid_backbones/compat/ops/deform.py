@@ -8,6 +8,7 @@ Shapes, with K = kernel height x width and D = `deformable_group`: input `(N, C,
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -182,8 +183,10 @@ _Operands = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 def _complete(operands: _Operands, output: Tensor) -> tuple[Tensor, ...]:
     """The tensors as torchvision takes them: in one precision, stand-ins where there is no mask or bias."""
     input, weight, offset, mask, bias = operands
-    offset = _of_size(offset, output)
-    mask = input.new_zeros(len(input), 0, 0, 0) if mask is None else _of_size(mask, output)
+    if mask is None:
+        mask = input.new_zeros(len(input), 0, 0, 0)
+    else:
+        offset, mask = _of_size(offset, output), _of_size(mask, output)
     bias = input.new_zeros(len(weight)) if bias is None else bias
     dtype = working_dtype(input)
     return tuple(tensor.to(dtype) for tensor in (input, weight, offset, mask, bias))
@@ -192,8 +195,8 @@ def _complete(operands: _Operands, output: Tensor) -> tuple[Tensor, ...]:
 def _of_size(tensor: Tensor, output: Tensor) -> Tensor:
     """Offsets or mask at the output's height and width.
 
-    Where they are larger, as DyHead's of its next coarser level, mmcv's kernels read the first numbers of each image's
-    memory as if they had that size.
+    Where they are larger, as DyHead's and GLIP's of the next finer level, mmcv's modulated convolution reads the first
+    numbers of each image's memory as if they had that size. Without modulation mmcv refuses them.
     """
     size, channels = output.shape[2:], tensor.shape[1]
     count = channels * size.numel()
@@ -220,5 +223,26 @@ def _backward(grad_output: Tensor, operands: _Operands, geometry: _Geometry) -> 
     tensors = _complete(operands, grad_output)
     kernel = torchvision_kernels()._deform_conv2d_backward
     by_input, by_weight, by_offset, by_mask, by_bias = kernel(grad_output.to(tensors[0].dtype), *tensors, *geometry)
+    by_offset = by_offset.masked_fill(_at_or_before_minus_one(tensors[2], tensors[1].shape[2:], geometry), 0)
     _, _, offset, mask, _ = operands
     return by_input, by_weight, _as_given(by_offset, offset), _as_given(by_mask, mask), by_bias
+
+
+def _at_or_before_minus_one(offset: Tensor, kernel: torch.Size, geometry: _Geometry) -> Tensor:
+    """The offsets whose samples have y or x <= -1: a mask of the shape of `offset`.
+
+    mmcv's gradient of these is 0; torchvision's is one-sided at exactly -1, where samples of a padded border lie as
+    long as offsets are zero.
+    """
+    (kernel_h, kernel_w), (height, width) = kernel, offset.shape[2:]
+    rows = _places(kernel_h, geometry.dilation_h, height, geometry.stride_h, geometry.pad_h, offset)
+    columns = _places(kernel_w, geometry.dilation_w, width, geometry.stride_w, geometry.pad_w, offset)
+    y, x = offset.unflatten(1, (-1, kernel_h, kernel_w, 2)).unbind(4)
+    before = (y + rows[:, None, :, None] <= -1) | (x + columns[:, None] <= -1)
+    return before.unsqueeze(4).expand(*before.shape[:4], 2, height, width).reshape(offset.shape)
+
+
+def _places(kernel: int, dilation: int, size: int, stride: int, padding: int, like: Tensor) -> Tensor:
+    """Along one axis, where the taps of a plain convolution read: `(kernel, size)`, on the device of `like`."""
+    taps, starts = (torch.arange(count, device=like.device) for count in (kernel, size))
+    return taps[:, None] * dilation + starts * stride - padding

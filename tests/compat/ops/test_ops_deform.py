@@ -34,6 +34,20 @@ def test_offsets_larger_than_the_output(tensors):
     torch.testing.assert_close(mmcv.ops.modulated_deform_conv2d(x, *large, weight, bias, *SETTINGS), expected)
     function = lambda *t: mmcv.ops.modulated_deform_conv2d(x.detach(), *t, weight.detach(), None, *SETTINGS)  # noqa: E731
     assert gradcheck(function, large)
+    with pytest.raises(RuntimeError, match='offset'):
+        mmcv.ops.deform_conv2d(x, large[0], weight, *SETTINGS)
+
+
+def test_offsets_of_samples_at_minus_one_have_no_gradient(device):
+    """As in mmcv; before it there is nothing, after it the gradient is the features'."""
+    x = torch.rand(1, 1, 2, 2, dtype=torch.float64, device=device) + 1
+    weight = torch.ones(1, 1, 1, 1, dtype=torch.float64, device=device)
+    for y, has_gradient in ((-1.1, False), (-1.0, False), (-0.9, True)):
+        offset = torch.zeros(1, 2, 2, 2, dtype=torch.float64, device=device)
+        offset[:, 0] = y
+        offset.requires_grad_()
+        mmcv.ops.deform_conv2d(x, offset, weight)[:, :, 0].sum().backward()
+        assert bool(offset.grad[0, 0, 0].all()) == bool(offset.grad.any()) == has_gradient
 
 
 def test_without_offsets_it_is_a_convolution(tensors):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from goldens import golden_file
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+from mmdet.models.necks import DyHead
 
 # The cases of cases.json by how they are called; `test_every_case_is_covered` keeps the lists complete.
 SUPPRESSION = [
@@ -113,24 +114,27 @@ def test_overlaps(load, name):
     torch.testing.assert_close(ious, a['output'], rtol=1e-5, atol=1e-5)
 
 
-def test_offsets_larger_than_the_output(device):
-    """DyHead's of its next coarser level.
+# Layers as initialised: offsets are zero, and samples of the border lie at exactly -1.
+LAYERS = {
+    'dcn2_at_init': lambda: mmcv.ops.ModulatedDeformConv2dPack(8, 6, 3, padding=1),
+    'dcn1_at_init_s2_d2': lambda: mmcv.ops.DeformConv2dPack(8, 6, 3, padding=2, dilation=2, stride=2),
+    'dyhead': lambda: DyHead(in_channels=16, out_channels=16, num_blocks=1),  # offsets larger than the output
+}
 
-    The gradient of offsets is in test_ops_deform.py: here they are zero, and samples of the border lie at -1 exactly,
-    where mmcv's gradient is zero and torchvision's is one-sided.
-    """
-    from mmdet.models.necks import DyHead
 
-    with np.load(golden_file('operators', 'dyhead.npz')) as arrays:
+@pytest.mark.parametrize('name', LAYERS)
+def test_layers_as_initialised(device, name):
+    with np.load(golden_file('operators', f'{name}.npz')) as arrays:
         a = {key: torch.from_numpy(arrays[key]).to(device) for key in arrays if key != 'note'}
-    neck = DyHead(in_channels=16, out_channels=16, num_blocks=1).to(device)
-    neck.load_state_dict({key.removeprefix('param/'): a[key] for key in a if key.startswith('param/')})
-    inputs = [a[f'input{i}'].requires_grad_() for i in range(3)]
-    outputs = neck(inputs)
+    count = sum(key.startswith('input') for key in a)
+    layer = LAYERS[name]().to(device)
+    layer.load_state_dict({key.removeprefix('param/'): a[key] for key in a if key.startswith('param/')})
+    inputs = [a[f'input{i}'].requires_grad_() for i in range(count)]
+    outputs = layer(inputs) if count > 1 else [layer(*inputs)]
     for i, output in enumerate(outputs):
         torch.testing.assert_close(output, a[f'output{i}'], rtol=1e-5, atol=1e-5)
     sum((output * a[f'cotangent{i}']).sum() for i, output in enumerate(outputs)).backward()
     gradients = {f'grad_input{i}': x.grad for i, x in enumerate(inputs)}
-    gradients |= {f'grad/{name}': parameter.grad for name, parameter in neck.named_parameters() if 'offset' not in name}
+    gradients |= {f'grad/{name}': parameter.grad for name, parameter in layer.named_parameters()}
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, a[name], rtol=1e-4, atol=1e-4)
