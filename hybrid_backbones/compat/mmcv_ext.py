@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -16,6 +17,7 @@ class _Loader:
 
     def __init__(self, compiled: ModuleSpec | None):
         self.compiled = compiled
+        self.stand_in: ModuleType | None = None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         import torch  # noqa: F401  (its libraries must be in memory before the compiled module is)
@@ -31,7 +33,8 @@ class _Loader:
             log_patch('operators', 'mmcv has no compiled operators; those of torch and torchvision are used')
         from .ops import make_module
 
-        return make_module()
+        self.stand_in = make_module()
+        return self.stand_in
 
     def exec_module(self, module: ModuleType) -> None:
         """Do nothing: `create_module` returns a complete module."""
@@ -52,5 +55,14 @@ def _find(compiled: ModuleSpec | None) -> ModuleSpec:
     return ModuleSpec(NAME, _Loader(compiled), origin=compiled.origin if compiled else __file__)
 
 
+def _refuse_layers(ops: ModuleType) -> None:
+    loader = sys.modules[NAME].__spec__.loader
+    if isinstance(loader, _Loader) and loader.stand_in:
+        from .ops.refused import refuse_layers
+
+        refuse_layers(loader.stand_in)
+
+
 def install() -> None:
     import_hooks.replace(NAME, _find)
+    import_hooks.after('mmcv.ops', _refuse_layers)

@@ -38,10 +38,15 @@ def test_absent(fresh):
         boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 9, 10], [20, 20, 30, 30]])
         print(mmcv.ops.nms(boxes, torch.tensor([.9, .8, .7]), 0.5)[1].tolist())
         print(hybrid_backbones.compat.applied['operators'])
+        try:
+            mmcv.ops.RoIAlignRotated(7, 0.25)
+        except NotImplementedError as error:
+            print(error)
     """
     out = fresh(textwrap.dedent(code))
     assert out.splitlines()[0] == '[0, 2]'
     assert 'no compiled operators' in out
+    assert "'roi_align_rotated_forward' needs compiled mmcv" in out
 
 
 def test_mmcv_ops_imported_first_in_vain(fresh):

@@ -10,11 +10,12 @@ from types import ModuleType
 
 import torch
 
-from . import attention, boxes, carafe, deform, focal, roi, rotated
+from . import attention, boxes, carafe, deform, deform_roi, focal, masked_conv, psamask, roi, rotated, sync_bn
 
 OPERATORS = (
     boxes.nms,
     boxes.softnms,
+    boxes.nms_match,
     boxes.bbox_overlaps,
     rotated.box_iou_rotated,
     roi.roi_align_forward,
@@ -23,15 +24,28 @@ OPERATORS = (
     roi.roi_pool_backward,
     carafe.carafe_forward,
     carafe.carafe_backward,
+    carafe.carafe_naive_forward,
+    carafe.carafe_naive_backward,
     deform.deform_conv_forward,
     deform.deform_conv_backward_input,
     deform.deform_conv_backward_parameters,
     deform.modulated_deform_conv_forward,
     deform.modulated_deform_conv_backward,
+    deform_roi.deform_roi_pool_forward,
+    deform_roi.deform_roi_pool_backward,
+    masked_conv.masked_im2col_forward,
+    masked_conv.masked_col2im_forward,
+    psamask.psamask_forward,
+    psamask.psamask_backward,
     focal.sigmoid_focal_loss_forward,
     focal.sigmoid_focal_loss_backward,
     focal.softmax_focal_loss_forward,
     focal.softmax_focal_loss_backward,
+    sync_bn.sync_bn_forward_mean,
+    sync_bn.sync_bn_forward_var,
+    sync_bn.sync_bn_forward_output,
+    sync_bn.sync_bn_backward_param,
+    sync_bn.sync_bn_backward_data,
     attention.ms_deform_attn_forward,
     attention.ms_deform_attn_backward,
 )

@@ -1,4 +1,4 @@
-"""Axis-aligned boxes: greedy and soft suppression, overlaps. Boxes are `(x1, y1, x2, y2)`.
+"""Axis-aligned boxes: greedy and soft suppression, groups of suppressed boxes, overlaps. Boxes are `(x1, y1, x2, y2)`.
 
 `offset` is 0 or 1: the width of a box is `x2 - x1 + offset` (1 for boxes that name their last pixel).
 """
@@ -56,11 +56,7 @@ def softnms(
         `(k,)` int64 indices of the kept boxes.
     """
     # NumPy: a step is a dozen operations on short arrays, where torch spends most of its time dispatching.
-    dtype = working_dtype(boxes)
-    rows = torch.cat([boxes.detach().to('cpu', dtype).T, scores.detach().to('cpu', dtype)[None]]).numpy()
-    areas = (rows[2] - rows[0] + offset) * (rows[3] - rows[1] + offset)
-    # One column per remaining box: x1, y1, x2, y2, score, area
-    table, order = np.concatenate([rows, areas[None]]), np.arange(len(boxes))
+    table, order = _table(boxes, scores, offset), np.arange(len(boxes))
     threshold, minimum, sigma = (table.dtype.type(np.float32(value)) for value in (iou_threshold, min_score, sigma))
     keep, kept = [], []
     while len(order):
@@ -76,6 +72,34 @@ def softnms(
     if kept:
         dets[: len(kept)] = torch.from_numpy(np.stack(kept)).to(dets)
     return torch.as_tensor(np.array(keep, dtype=np.int64), device=boxes.device)
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Greedy suppression that tells which boxes each kept one suppresses: those of IoU >= `iou_threshold`.
+
+    Args:
+        dets: `(n, 5)`, boxes and scores.
+
+    Returns:
+        One list for each kept box, best first: its index, then those of the boxes that it suppresses, best first.
+    """
+    boxes, scores = dets[:, :4], dets[:, 4]
+    order = scores.detach().sort(descending=True).indices.cpu().numpy()
+    table, threshold = _table(boxes, scores, 0)[:, order], np.float32(iou_threshold)
+    groups = []
+    while len(order):
+        suppressed = _overlap_with(table[:, 0], table[:, 1:], 0) >= threshold
+        groups.append([int(order[0]), *order[1:][suppressed].tolist()])
+        table, order = table[:, 1:][:, ~suppressed], order[1:][~suppressed]
+    return groups
+
+
+def _table(boxes: Tensor, scores: Tensor, offset: int) -> np.ndarray:
+    """One column for each box: x1, y1, x2, y2, score, area."""
+    dtype = working_dtype(boxes)
+    rows = torch.cat([boxes.detach().to('cpu', dtype).T, scores.detach().to('cpu', dtype)[None]]).numpy()
+    areas = (rows[2] - rows[0] + offset) * (rows[3] - rows[1] + offset)
+    return np.concatenate([rows, areas[None]])
 
 
 def _overlap_with(box: np.ndarray, others: np.ndarray, offset: int) -> np.ndarray:

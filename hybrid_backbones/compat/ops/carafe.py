@@ -23,7 +23,7 @@ def carafe_forward(
 ) -> None:
     """Write weighted sums of the `kernel_size` x `kernel_size` features around each output pixel into `output`."""
     rfeatures.copy_(features)
-    output.copy_(_reassemble(features, masks, kernel_size, group_size, scale_factor))
+    carafe_naive_forward(features, masks, output, kernel_size, group_size, scale_factor)
 
 
 def carafe_backward(
@@ -41,12 +41,33 @@ def carafe_backward(
     scale_factor: int,
 ) -> None:
     """Write the gradients of `carafe_forward` by features and masks."""
+    carafe_naive_backward(grad_output, rfeatures, masks, grad_input, grad_masks, kernel_size, group_size, scale_factor)
+
+
+def carafe_naive_forward(
+    features: Tensor, masks: Tensor, output: Tensor, kernel_size: int, group_size: int, scale_factor: int
+) -> None:
+    """`carafe_forward` without scratch buffers."""
+    output.copy_(_reassemble(features, masks, kernel_size, group_size, scale_factor))
+
+
+def carafe_naive_backward(
+    top_grad: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    bottom_grad: Tensor,
+    mask_grad: Tensor,
+    kernel_size: int,
+    group_size: int,
+    scale_factor: int,
+) -> None:
+    """Write the gradients of `carafe_naive_forward` by features and masks into `bottom_grad` and `mask_grad`."""
     with torch.enable_grad():
-        operands = [tensor.detach().requires_grad_() for tensor in (rfeatures, masks)]
+        operands = [tensor.detach().requires_grad_() for tensor in (features, masks)]
         output = _reassemble(*operands, kernel_size, group_size, scale_factor)
-    by_features, by_masks = torch.autograd.grad(output, operands, grad_output)
-    grad_input.copy_(by_features)
-    grad_masks.copy_(by_masks)
+    by_features, by_masks = torch.autograd.grad(output, operands, top_grad)
+    bottom_grad.copy_(by_features)
+    mask_grad.copy_(by_masks)
 
 
 def _reassemble(features: Tensor, masks: Tensor, side: int, groups: int, scale: int) -> Tensor:

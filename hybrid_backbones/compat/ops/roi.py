@@ -15,8 +15,8 @@ from torch import Tensor
 from .kernels import torchvision_kernels, working_dtype
 
 MAX, AVG = range(2)
-# Elements that RoIPool gathers at a time (64 MB of float32).
-_GATHER_LIMIT = 2**24
+# Elements that are gathered at a time (64 MB of float32).
+GATHER_LIMIT = 2**24
 
 
 def roi_align_forward(
@@ -52,7 +52,7 @@ def roi_align_forward(
     output.fill_(torch.finfo(output.dtype).min)
     argmax_y.fill_(-1)
     argmax_x.fill_(-1)
-    for grid, rows in _groups(_samples_per_bin(regions, size, spatial_scale, sampling_ratio, aligned)):
+    for grid, rows in groups(samples_per_bin(regions, size, spatial_scale, sampling_ratio, aligned)):
         value, y, x = _strongest_sample(features, regions[rows], size, grid, spatial_scale, aligned)
         output[rows], argmax_y[rows], argmax_x[rows] = value.to(output), y.to(argmax_y), x.to(argmax_x)
 
@@ -85,8 +85,8 @@ def roi_align_backward(
             aligned,
         )
         return
-    places, weights = _bilinear(argmax_y.to(dtype), argmax_x.to(dtype), grad_input.shape)
-    _scatter(grad_input, regions, places, weights * gradient)
+    places, weights = bilinear(argmax_y.to(dtype), argmax_x.to(dtype), grad_input.shape)
+    _scatter(grad_input, regions, places, weights * (argmax_y != -1) * gradient)
 
 
 def roi_pool_forward(
@@ -112,8 +112,8 @@ def roi_pool_forward(
     argmax.fill_(-1)
     maps = input.permute(0, 2, 3, 1).contiguous()
     largest = torch.stack([(last - first).amax(1) for first, last in (rows, columns)], dim=1)
-    for bin_size, group in _groups(largest):
-        step = max(1, _GATHER_LIMIT // (math.prod(bin_size) * output[0].numel()))
+    for bin_size, group in groups(largest):
+        step = max(1, GATHER_LIMIT // (math.prod(bin_size) * output[0].numel()))
         for k in group.split(step):
             bounds = tuple((first[k], last[k]) for first, last in (rows, columns))
             output[k], argmax[k] = _strongest_pixel(maps, rois[k, 0].long(), *bounds, bin_size)
@@ -170,7 +170,7 @@ def _strongest_pixel(
     return value.permute(0, 3, 1, 2), winner.permute(0, 3, 1, 2).to(torch.int32)
 
 
-def _groups(sizes: Tensor) -> Iterator[tuple[tuple[int, int], Tensor]]:
+def groups(sizes: Tensor) -> Iterator[tuple[tuple[int, int], Tensor]]:
     """Rows of `sizes` `(k, 2)` that are equal, as ((height, width), indices), without those of no size."""
     distinct, member = sizes.unique(dim=0, return_inverse=True)
     for group, (height, width) in enumerate(distinct.tolist()):
@@ -178,7 +178,7 @@ def _groups(sizes: Tensor) -> Iterator[tuple[tuple[int, int], Tensor]]:
             yield (height, width), (member == group).nonzero().squeeze(1)
 
 
-def _extent(rois: Tensor, spatial_scale: float, aligned: bool) -> tuple[Tensor, Tensor]:
+def extent(rois: Tensor, spatial_scale: float, aligned: bool) -> tuple[Tensor, Tensor]:
     """Start (y, x) and size (height, width) of rois on the map, both `(k, 2)`."""
     corners = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)
     start = corners[:, [1, 0]]
@@ -186,9 +186,9 @@ def _extent(rois: Tensor, spatial_scale: float, aligned: bool) -> tuple[Tensor, 
     return start, size if aligned else size.clamp(min=1)
 
 
-def _samples_per_bin(rois: Tensor, bins: tuple[int, int], spatial_scale: float, ratio: int, aligned: bool) -> Tensor:
+def samples_per_bin(rois: Tensor, bins: tuple[int, int], spatial_scale: float, ratio: int, aligned: bool) -> Tensor:
     """`(k, 2)` int64: samples along each bin's height and width."""
-    size = _extent(rois, spatial_scale, aligned)[1]
+    size = extent(rois, spatial_scale, aligned)[1]
     if ratio > 0:
         return torch.full_like(size, ratio, dtype=torch.long)
     return (size / size.new_tensor(bins)).ceil().long()
@@ -202,20 +202,20 @@ def _strongest_sample(
     # With one sample per bin, bins as fine as the samples have them exactly in their centres.
     dense = torchvision_kernels().roi_align(features, rois, spatial_scale, *samples, 1, aligned)
     value, index = F.max_pool2d(dense, grid, return_indices=True)
-    start, size = (tensor[:, :, None, None, None] for tensor in _extent(rois, spatial_scale, aligned))
+    start, size = (tensor[:, :, None, None, None] for tensor in extent(rois, spatial_scale, aligned))
     y = start[:, 0] + (index // samples[1] + 0.5) * (size[:, 0] / samples[0])
     x = start[:, 1] + (index % samples[1] + 0.5) * (size[:, 1] / samples[1])
     return value, y, x
 
 
-def _bilinear(y: Tensor, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+def bilinear(y: Tensor, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
     """The four pixels around points of a map `(N, C, H, W)` and their weights: two tensors `(4, *y.shape)`.
 
-    Pixels are `y * W + x`. Points up to one pixel outside take the border's value, those beyond have weight 0, as
-    has y = -1, which says that there is none.
+    Pixels are `y * W + x`, in the order top left, top right, bottom left, bottom right. Points up to one pixel outside
+    take the border's value, those beyond have weight 0.
     """
     height, width = shape[2:]
-    inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width) & (y != -1)
+    inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
     top, left = y.long(), x.long()
     bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)

@@ -43,6 +43,28 @@ def test_nms_compares_with_a_float32_threshold():
     assert len(mmcv.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.3)[1]) == 2
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_nms_match_groups_boxes_with_the_one_that_suppresses_them(dtype, device):
+    boxes, scores = random_boxes(60, dtype), torch.rand(60, dtype=dtype)
+    expected, order = [], scores.argsort(descending=True).tolist()
+    while order:
+        best, *rest = order
+        matches = [i for i in rest if iou_of(boxes[best].tolist(), boxes[i].tolist(), 0) >= 0.4]
+        expected.append([best, *matches])
+        order = [i for i in rest if i not in matches]
+    groups = mmcv.ops.nms_match(torch.cat([boxes, scores[:, None]], 1).to(device), 0.4)
+    assert [group.tolist() for group in groups] == expected
+    assert [group[0].item() for group in groups] == mmcv.ops.nms(boxes, scores, 0.4)[1].tolist()
+    assert max(map(len, expected)) > 2
+
+
+def test_nms_match_suppresses_at_the_threshold_unlike_nms():
+    dets = torch.tensor([[0.0, 0, 10, 1, 0.9], [0, 0, 3, 1, 0.8], [5, 5, 5, 5, 0.7], [5, 5, 5, 5, 0.6]])
+    assert [group.tolist() for group in mmcv.ops.nms_match(dets, 0.3)] == [[0, 1], [2], [3]]
+    assert [group.tolist() for group in mmcv.ops.nms_match(dets.numpy(), 0.31)] == [[0], [1], [2], [3]]
+    assert mmcv.ops.nms_match(dets[:0], 0.3) == []
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_nms_in_half_precision(dtype):
     boxes, scores = random_boxes(60).to(dtype), torch.rand(60)

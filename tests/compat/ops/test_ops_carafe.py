@@ -27,9 +27,10 @@ def by_definition(features, masks):
     return output
 
 
-def test_definition(tensors):
+@pytest.mark.parametrize('operator', [mmcv.ops.carafe, mmcv.ops.carafe_naive])
+def test_definition(tensors, operator):
     features, masks = (tensor.detach() for tensor in tensors)
-    output = mmcv.ops.carafe(features, masks, SIDE, GROUPS, SCALE)
+    output = operator(features, masks, SIDE, GROUPS, SCALE)
     torch.testing.assert_close(output, by_definition(features, masks))
 
 
@@ -38,3 +39,14 @@ def test_gradients(tensors):
     small = [features[:1, :2, :2, :1], masks[:1, :, :4, :2]]
     small = [tensor.detach().contiguous().requires_grad_() for tensor in small]
     assert gradcheck(lambda *t: mmcv.ops.carafe(*t, SIDE, GROUPS, SCALE), small)
+
+
+def test_gradients_of_the_naive_operator(tensors, stand_in):
+    """By the operator itself: mmcv's Python lets `carafe_naive` go backward on GPUs only."""
+    output = mmcv.ops.carafe(*tensors, SIDE, GROUPS, SCALE)
+    gradient = torch.rand_like(output)
+    buffers = [torch.zeros_like(tensor) for tensor in tensors]
+    stand_in.carafe_naive_backward(
+        gradient, *tensors, *buffers, kernel_size=SIDE, group_size=GROUPS, scale_factor=SCALE
+    )
+    torch.testing.assert_close(buffers, list(torch.autograd.grad(output, tensors, gradient)))

@@ -62,7 +62,7 @@ def test_roi_pool_in_parts(monkeypatch):
     """Large regions are pooled a few at a time, with the same result."""
     features, rois = torch.rand(2, 3, 11, 14), random_rois(12, 12, torch.float32)
     whole = mmcv.ops.roi_pool(features, rois, (3, 4))
-    monkeypatch.setattr('hybrid_backbones.compat.ops.roi._GATHER_LIMIT', 1)
+    monkeypatch.setattr('hybrid_backbones.compat.ops.roi.GATHER_LIMIT', 1)
     assert torch.equal(mmcv.ops.roi_pool(features, rois, (3, 4)), whole)
 
 
