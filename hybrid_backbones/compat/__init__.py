@@ -15,6 +15,7 @@ from . import (
     import_hooks,
     log,
     mmcv_ext,
+    numpy_names,
     packages,
     pipelines,
     text,
@@ -25,7 +26,19 @@ from .log import applied, log_patch
 __all__ = ['applied', 'enabled', 'install', 'log_patch']
 
 SWITCH = 'HYBRID_BACKBONES_COMPAT'
-PATCHES = (log, mmcv_ext, checkpoints, packages, versions, text, amp, distributed, annotation_files, pipelines)
+PATCHES = (
+    log,
+    mmcv_ext,
+    checkpoints,
+    packages,
+    versions,
+    text,
+    amp,
+    distributed,
+    annotation_files,
+    pipelines,
+    numpy_names,
+)
 
 
 def enabled() -> bool:

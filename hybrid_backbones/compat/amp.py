@@ -109,6 +109,8 @@ def _cpu_dtype(dtype):
 def _cpu_scaler(dtype, loss_scale):
     import torch
 
+    if loss_scale != 'dynamic' and not isinstance(loss_scale, (float, dict)):
+        raise TypeError(f"AmpOptimWrapper(loss_scale={loss_scale!r}): expected 'dynamic', a float or a dict")
     options = loss_scale if isinstance(loss_scale, dict) else {}
     if isinstance(loss_scale, float):
         options = dict(init_scale=loss_scale)

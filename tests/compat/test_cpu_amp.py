@@ -35,6 +35,12 @@ def test_trains(dtype, loss_scale):
     assert wrapper.loss_scaler.get_scale() == scale
 
 
+@pytest.mark.parametrize('loss_scale', ['unknown', 512, None])
+def test_unknown_loss_scales_are_refused(loss_scale):
+    with pytest.raises(TypeError, match='loss_scale='):
+        _wrapper(torch.nn.Linear(4, 1), loss_scale=loss_scale)
+
+
 def test_fp16_lowers_its_scale_instead_of_taking_a_step_that_overflowed():
     model = torch.nn.Linear(4, 1)
     wrapper = _wrapper(model, dtype='float16', loss_scale=dict(init_scale=2.0**40))
