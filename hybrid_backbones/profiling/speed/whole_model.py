@@ -75,6 +75,11 @@ class WholeModel(nn.Module):
         if not self.segmentor:
             self._lower_score_threshold()
 
+    def to(self, *args: Any, **kwargs: Any) -> 'WholeModel':
+        # Only MMEngine's own `to` tells the data preprocessor where images go.
+        self.model.to(*args, **kwargs)
+        return super().to(*args, **kwargs)
+
     def forward(self, images: Sequence[np.ndarray]) -> list[Any]:
         """Predictions, one data sample per image `(H, W, 3)` in uint8."""
         return self.model.test_step(pseudo_collate([self.pipeline(dict(img=image, img_id=0)) for image in images]))
