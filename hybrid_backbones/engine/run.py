@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch.distributed import DistNetworkError
 
 from .._tasks import is_segmentor
@@ -159,6 +160,7 @@ def _prepare_memory(mallopt: bool) -> None:
 
 def _build(cfg: Config) -> Runner:
     try:
+        _rename_visualizer(cfg)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     except DistNetworkError as error:
         address = f'{os.environ.get("MASTER_ADDR")}:{os.environ.get("MASTER_PORT")}'
@@ -168,6 +170,13 @@ def _build(cfg: Config) -> Runner:
         ) from error
     check_channels(runner.model)
     return runner
+
+
+def _rename_visualizer(cfg: Config) -> None:
+    """Give a later run of this process a visualizer of its own: MMEngine takes the first of a name, with its folder."""
+    visualizer = cfg.get('visualizer') or {}
+    while 'name' in visualizer and Visualizer.check_instance_created(visualizer['name']):
+        visualizer['name'] += '_'
 
 
 def _summarise(runner: Runner, written: dict[str, Any]) -> None:

@@ -118,9 +118,12 @@ def _visualizer(cfg: Config, metainfo: dict) -> Any:
     default = 'SegLocalVisualizer' if is_segmentor(cfg) else 'DetLocalVisualizer'
     options = dict(cfg.get('visualizer') or dict(type=default))
     # The visualizer only draws; it keeps no log.
-    for key in ('vis_backends', 'save_dir', 'name'):
+    for key in ('vis_backends', 'save_dir', 'name', '_scope_'):
         options.pop(key, None)
-    visualizer = VISUALIZERS.build(dict(options, name='predictions'))
+    with VISUALIZERS.switch_scope_and_registry(None) as registry:
+        kind = registry.get(options.pop('type'))
+    # Not built by the registry, which would make it the one that hooks of later runs draw with.
+    visualizer = kind(name='predictions', **options)
     visualizer.dataset_meta = metainfo
     return visualizer
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from end_to_end.test_tools import save_weights, write
 from end_to_end.tiny import DETECTOR, SEGMENTOR
+from mmengine.visualization import Visualizer
 from visualize.pictures import pixels
 
 from hybrid_backbones.datasets.checks import DataError
@@ -34,6 +35,7 @@ def test_a_dataset_beside_its_truth(model: tuple[Path, Path], shapes: Path, tmp_
         assert picture.shape == (64, 128, 3)
         image = next(shapes.rglob(f'val*/{path.stem}.jpg'))
         assert (abs(picture[:, :64].astype(int) - pixels(image)).max(-1) > 40).mean() > 0.01, 'the truth is drawn'
+    assert not Visualizer.check_instance_created('predictions'), 'hooks of later runs draw with their own'
 
 
 def test_a_folder_of_images_alone(model: tuple[Path, Path], shapes: Path, tmp_path: Path, photo: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from goldens import Golden
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -128,9 +129,18 @@ def test_a_file_that_lacks_or_has_something_is_near_and_says_what():
         assert line in str(match)
 
 
-@pytest.mark.parametrize('case', ['botnet26t_256', 'eca_botnext26ts_256'])
-def test_other_networks_are_of_none(case):
-    assert match_state(golden_shapes(case)) == []
+def test_other_networks_are_of_none():
+    with torch.device('meta'):
+        assert match_state(torchvision.models.squeezenet1_1().state_dict()) == []
+    assert not any(match.complete for match in match_state(golden_shapes('botnet50ts_256')))
+
+
+@pytest.mark.parametrize(
+    ('case', 'name'), [('botnet26t_256', 'timm_botnet26t'), ('eca_botnext26ts_256', 'timm_eca_botnext26ts')]
+)
+def test_networks_of_timm_are_recognised(case, name):
+    (match,) = match_state(golden_shapes(case))
+    assert (match.complete, match.backbone) == (True, name)
 
 
 WRAPPINGS = {
