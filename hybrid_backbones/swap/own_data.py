@@ -1,5 +1,6 @@
 """A short config for data that were converted, with a backbone of ours: Mask R-CNN, Faster R-CNN or UperNet."""
 
+import copy
 import inspect
 import math
 from collections.abc import Sequence
@@ -7,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-from mmengine.config import Config
 
 from .._files import write_whole
 from ..backbones.factory import find_backbone
@@ -208,7 +207,7 @@ def _model_changes(
 ) -> dict[str, Any]:
     """What the backbone, the classes and the crop change in the base."""
     old = read_config(base)
-    cfg = Config(old.to_dict(), filename=base)
+    cfg = copy.deepcopy(old)
     model = cfg.model
     heads = (
         [model.decode_head, model.auxiliary_head]

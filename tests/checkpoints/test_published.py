@@ -104,7 +104,7 @@ def test_the_table_in_the_documentation_is_the_index():
 
 
 @pytest.mark.parametrize(
-    ('name', 'near'), [('cvt_13', 'cvt_13_in1k'), ('moat_9', 'moat_0_in1k'), ('x', 'weights.py list')]
+    ('name', 'near'), [('cvt_13', 'cvt_13_in1k'), ('moat_9', 'moat_0_in1k'), ('x', 'weights list')]
 )
 def test_an_unknown_name_is_an_error_that_names_others(name, near):
     with pytest.raises(CheckpointError, match=rf'hybrid://{name}; there are: .*{near}'):

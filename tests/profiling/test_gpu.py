@@ -29,6 +29,7 @@ def run(monkeypatch, folder, *options: str) -> tuple[dict, str]:
     return json.loads((folder / 'gpu.json').read_text()), (folder / 'gpu.md').read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason='is measured on the CPU')
 def test_a_dry_run_fills_every_table(tmp_path, monkeypatch, jobs):
     monkeypatch.setattr(gpu, 'jobs', lambda scale: jobs)
