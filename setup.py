@@ -27,7 +27,7 @@ OPENMMLAB = [
     'mmengine>=0.10.4,<1',
     'mmcv-lite>=2.0.1,<2.2',
     'mmdet>=3.2,<4',
-    'mmsegmentation>=1.2,<2',
+    'mmsegmentation>=1.2.1,<2',  # a file is missing in the wheel of 1.2.0
     # The distribution that MMEngine and mmcv require. opencv-python-headless provides the same module: whoever needs
     # it installs it last, in place of this one.
     'opencv-python',
