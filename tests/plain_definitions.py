@@ -27,7 +27,7 @@ def positions(table: Tensor, special: int, size: tuple[int, int], align_corners:
 
 
 def seen(size: tuple[int, int], special: int, window: int | None) -> Tensor:
-    """Which keys a query sees, (T, T): of its own window, special tokens, and all of them as a special token."""
+    """Which keys a query sees, (T, T): of its own window, prefix tokens, and all of them as a prefix token."""
     height, width = size
     place = torch.arange(height * width)
     row, column = place // width, place % width
