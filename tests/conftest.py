@@ -1,10 +1,10 @@
 """What all tests share: markers and options, real images, a fixed seed."""
 
-import functools
 import multiprocessing
 import os
 import random
 import re
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +17,15 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 # No measurement decides what a test computes.
 os.environ.setdefault('HYBRID_BACKBONES_PRODUCTS', 'plain')
 
-# MMEngine registers an optimizer of transformers, whose import takes longer than all others; no test uses it.
+# MMEngine and mmdet import transformers, which takes longer than all others, for an optimizer and models that no test
+# uses. Nor do the processes that tests start have it; and the package that these import is this checkout's.
+TESTS = Path(__file__).parent
+PATHS = [str(TESTS / 'without_transformers'), str(TESTS.parent), *filter(None, [os.environ.get('PYTHONPATH')])]
+os.environ['PYTHONPATH'] = os.pathsep.join(PATHS)
 sys.modules['transformers'] = None
-import mmengine.optim
+import mmengine.optim  # noqa: F401
 
 del sys.modules['transformers']
-
-# For each base of a config, MMEngine reads all of mmdet's or mmseg's metafiles: a second per config.
-mmengine.config.utils._get_cfg_metainfo = functools.cache(mmengine.config.utils._get_cfg_metainfo)
 
 import numpy as np
 import pytest
@@ -97,6 +98,25 @@ def real_images() -> Callable[[str], Path]:
         return REAL_IMAGES / name
 
     return find
+
+
+@pytest.fixture
+def run_tool(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., tuple[int | str, str, str]]:
+    """Runs `tools/NAME.py` in this process, whose imports it shares: exit status or message, output, errors."""
+
+    def run(name: str, *arguments: object) -> tuple[int | str, str, str]:
+        path = TESTS.parent / 'tools' / f'{name}.py'
+        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
+        status = None
+        try:
+            runpy.run_path(str(path), run_name='__main__')
+        except SystemExit as end:
+            status = end.code
+        return status or 0, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(autouse=True)

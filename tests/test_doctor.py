@@ -277,7 +277,7 @@ def test_a_crash_ends_one_probe_and_no_other(tmp_path, monkeypatch):
 )
 def test_the_command_where_a_component_is_broken(tmp_path, module, code, said):
     (tmp_path / f'{module}.py').write_text(f'{code}\n')
-    done = _command(PYTHONPATH=str(tmp_path))
+    done = _command(PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ['PYTHONPATH']]))
     assert (done.returncode, done.stderr) == (1, '')
     assert f'{module} ' in done.stdout
     assert done.stdout.count(f'cannot be imported: {said}\n  Fix: pip install') == 1

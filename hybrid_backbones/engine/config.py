@@ -1,6 +1,5 @@
 """From a config file and the options of the command line to the config that runs."""
 
-import importlib.util
 import os
 import re
 import tempfile
@@ -12,7 +11,7 @@ from mmengine.config import Config
 
 from ..datasets.roots import set_data_root
 from .checkpoint import latest_checkpoint
-from .packaged_configs import PREFIX, locate, name_of
+from .packaged_configs import PREFIX, locate, name_of, packaged_file
 from .safeguards import add_safeguards, complete_safeguards, type_name
 
 _DTYPES = {'auto': None, 'fp16': 'float16', 'bf16': 'bfloat16'}
@@ -59,19 +58,6 @@ def base_of_package(path: str) -> str:
     """
     package, _, name = path.partition('::')
     return path if path.startswith(PREFIX) or re.match(r'\w*/\w', name) else f'{package}::_base_/../{name}'
-
-
-def packaged_file(path: str) -> Path:
-    """The file that `package::name` stands for.
-
-    Raises:
-        ValueError: The package is not installed.
-    """
-    package, _, name = path.partition('::')
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.origin:
-        raise ValueError(f'{path}: there is no package {package!r} here; mmdet::... and mmseg::... are installed')
-    return Path(spec.origin).parent / '.mim' / 'configs' / name
 
 
 def _read_of_package(path: str, import_custom_modules: bool) -> Config:

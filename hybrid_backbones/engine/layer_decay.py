@@ -84,6 +84,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if decay_type == 'stage_wise' and num_layers < backbone.num_stages:
             raise ValueError(f'stage_wise decay over {backbone.num_stages} stages needs num_layers >= that many')
 
+        without_decay = backbone.no_weight_decay  # of timm's networks, a search through all parameters
         groups = defaultdict(list)
         for name, param in module.named_parameters():
             if not param.requires_grad:
@@ -91,7 +92,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             layer, decays = num_layers + 1, param.ndim > 1 and not name.endswith('.bias')
             if name.startswith(prefix):
                 layer = layer_id(backbone, name[len(prefix) :], num_layers, decay_type)
-                decays = decays and name.split('.')[-1] not in backbone.no_weight_decay
+                decays = decays and name.split('.')[-1] not in without_decay
             groups[layer, decays].append(param)
 
         lines = [f'{decay_type} lr decay of {decay_rate} over {num_layers} layers:']

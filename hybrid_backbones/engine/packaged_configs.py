@@ -5,6 +5,7 @@ them by the package's registries. These have no subfolder, and are built by the 
 """
 
 import difflib
+import importlib.util
 from pathlib import Path
 
 from mmengine.config import Config
@@ -38,6 +39,19 @@ def locate(path: str | Path) -> str:
     return str(file)
 
 
+def packaged_file(path: str) -> Path:
+    """The file that `package::name` stands for.
+
+    Raises:
+        ValueError: The package is not installed.
+    """
+    package, _, name = path.partition('::')
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.origin:
+        raise ValueError(f'{path}: there is no package {package!r} here; mmdet::... and mmseg::... are installed')
+    return Path(spec.origin).parent / '.mim' / 'configs' / name
+
+
 def name_of(path: str | Path) -> str:
     """Name of a config without folder, package and suffix."""
     return Path(str(path).rpartition('::')[2]).stem
@@ -48,7 +62,13 @@ def _package_and_path(cfg_path: str) -> tuple[str, str]:
 
 
 def _base_and_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
-    return (locate(cfg_path), None) if cfg_path.startswith(PREFIX) else _get_cfg_path(cfg_path, filename)
+    if cfg_path.startswith(PREFIX):
+        return locate(cfg_path), None
+    package, separator, _ = cfg_path.partition('::')
+    # MMEngine finds the same file, after it has parsed all metafiles of the package: a quarter of a second a base.
+    if separator and importlib.util.find_spec(package) and (file := packaged_file(cfg_path)).is_file():
+        return str(file), package
+    return _get_cfg_path(cfg_path, filename)
 
 
 config_utils.MODULE2PACKAGE[PACKAGE] = PACKAGE

@@ -8,7 +8,8 @@ from typing import Any
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from ..engine.config import packaged_file, read_config
+from ..engine.config import read_config
+from ..engine.packaged_configs import packaged_file
 from .feature_maps import PYRAMID, Maps
 
 # Keys of models in which none of our backbones works, with what they are.

@@ -100,7 +100,13 @@ def test_a_refusal_is_explained(hub, cache, refusal):
     assert not finished_files(cache)
 
 
-def test_no_server_is_explained(cache, monkeypatch):
+@pytest.fixture
+def no_waiting(monkeypatch) -> None:
+    """huggingface_hub waits before it tries again, five times."""
+    monkeypatch.setattr(time, 'sleep', lambda seconds: None)
+
+
+def test_no_server_is_explained(cache, monkeypatch, no_waiting):
     with running_site() as site:
         monkeypatch.setenv('HF_ENDPOINT', site.url)
     with pytest.raises(CheckpointError, match='the hub cannot be reached'):
@@ -194,8 +200,7 @@ def test_what_was_published_loads_from_the_hub_bit_for_bit(hub, tmp_path):
     assert all(torch.equal(again.state_dict()[key], value) for key, value in network.state_dict().items())
 
 
-def test_an_interrupted_download_of_the_hub_leaves_no_file(hub, cache, monkeypatch):
-    monkeypatch.setattr(time, 'sleep', lambda seconds: None)  # huggingface_hub tries again five times
+def test_an_interrupted_download_of_the_hub_leaves_no_file(hub, cache, no_waiting):
     hub.put('me/net', 'model.safetensors', Content_Length='1000000')
     with pytest.raises(CheckpointError, match=r'cannot get hf-hub:me/net/model\.safetensors: peer closed'):
         read_state_dict('hf-hub:me/net/model.safetensors')

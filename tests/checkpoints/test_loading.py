@@ -78,7 +78,7 @@ def test_a_url_is_downloaded_once(tmp_path, official, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / 'site'))
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         url = f'http://127.0.0.1:{server.server_port}/file.pth'
         assert_loaded(build(checkpoint=url), official)
         server.shutdown()
@@ -95,7 +95,7 @@ def test_files_of_one_name_in_two_repositories_are_two_files(tmp_path, monkeypat
         save_file({'weight': torch.full((1,), float(number))}, tmp_path / 'site' / repository / 'model.safetensors')
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / 'site'))
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         site = f'http://127.0.0.1:{server.server_port}'
         values = [read_state_dict(f'{site}/{name}/model.safetensors')[0]['weight'] for name in ('first', 'second')]
         server.shutdown()

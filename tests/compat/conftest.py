@@ -10,7 +10,7 @@ import pytest
 # Imports what is slow and not of OpenMMLab, then forks a child for every program that it is sent.
 NURSERY = """
 import json, os, sys, traceback
-import cv2, matplotlib.pyplot, pycocotools.mask, scipy.stats, torch, torchvision
+import cv2, huggingface_hub, matplotlib.pyplot, pycocotools.mask, scipy.stats, timm, torch, torchvision
 for line in sys.stdin:
     program = json.loads(line)
     if os.fork() == 0:

@@ -1,24 +1,25 @@
 """Two processes on CPUs, with the default backend (nccl) and SyncBN in the model."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from engine.processes import run_forked
 from mmengine.device import get_device
-
-PROGRAM = """
-import sys
-import hybrid_backbones
-import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
+import hybrid_backbones
+
+
 class Noise(torch.utils.data.Dataset):
-    def __len__(self): return 8
-    def __getitem__(self, index): return dict(x=torch.randn(3, 4, 4))
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return dict(x=torch.randn(3, 4, 4))
+
 
 class Model(BaseModel):
     def __init__(self):
@@ -29,37 +30,29 @@ class Model(BaseModel):
         y = self.layers(torch.stack(x))
         return dict(loss=(y * torch.arange(4).view(1, 4, 1, 1) - 1).square().mean())
 
-runner = Runner(
-    model=Model(),
-    work_dir=sys.argv[1],
-    train_dataloader=dict(batch_size=2, dataset=Noise(), sampler=dict(type='DefaultSampler', shuffle=True)),
-    optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-    train_cfg=dict(by_epoch=True, max_epochs=1),
-    launcher='pytorch',
-)
-runner.train()
-norm = runner.model.module.layers[1]
-torch.save(dict(weights=norm.weight.detach(), kind=type(norm).__name__,
-                backend=torch.distributed.get_backend(), notes=sorted(hybrid_backbones.compat.applied)),
-           f'{sys.argv[1]}/{runner.rank}.pth')
-torch.distributed.destroy_process_group()
-"""
+
+def train(folder: str) -> dict[str, Any]:
+    runner = Runner(
+        model=Model(),
+        work_dir=folder,
+        train_dataloader=dict(batch_size=2, dataset=Noise(), sampler=dict(type='DefaultSampler', shuffle=True)),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        launcher='pytorch',
+    )
+    runner.train()
+    norm = runner.model.module.layers[1]
+    return dict(
+        weights=norm.weight.detach(),
+        kind=type(norm).__name__,
+        backend=torch.distributed.get_backend(),
+        notes=sorted(hybrid_backbones.compat.applied),
+    )
 
 
 @pytest.mark.skipif(get_device() != 'cpu', reason='this machine has an accelerator')
 def test_two_processes(tmp_path):
-    program = tmp_path / 'program.py'
-    program.write_text(PROGRAM)
-    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-    done = subprocess.run(
-        [*launch, str(program), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {'OMP_NUM_THREADS': '1'},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1))
+    one, two = run_forked(tmp_path, 2, train, str(tmp_path))
     assert torch.equal(one['weights'], two['weights'])
     assert not torch.equal(one['weights'], torch.ones(4))
     assert 'SyncBatchNorm' not in one['kind']

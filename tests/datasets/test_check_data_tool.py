@@ -1,9 +1,6 @@
 """`tools/check_data.py`: exit status, page, repaired files."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +9,6 @@ from datasets.tiny_data import coco_config, segmentation_config, write_coco, wri
 from hybrid_backbones.datasets.checks import DataView, check_data, examine
 from hybrid_backbones.datasets.page import write_page
 from hybrid_backbones.datasets.repair import repair
-
-TOOL = Path(__file__).parents[2] / 'tools' / 'check_data.py'
 
 
 def break_much(content: dict) -> None:
@@ -66,14 +61,14 @@ def test_page_is_self_contained(tmp_path, config):
     assert page.count('<img src="data:image/png') >= 2 * (1 + 3)  # a plot and three samples of each split
 
 
-def test_tool(tmp_path):
+def test_tool(run_tool, tmp_path):
     write_coco(tmp_path / 'data', lambda content: [r.update(area=0) for r in content['annotations']] and None)
     coco_config(tmp_path / 'data').dump(tmp_path / 'config.py')
-    command = [sys.executable, str(TOOL), str(tmp_path / 'config.py'), '--full', '--out', str(tmp_path / 'page.html')]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 1, run.stderr
-    assert 'ERROR   [area-zero]' in run.stdout and (tmp_path / 'page.html').is_file()
-    command += ['--allow', 'area-zero', 'no-objects', '--fix', str(tmp_path / 'fixed')]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert '(allowed by --allow area-zero)' in run.stdout and '12 areas computed' in run.stdout
+    arguments = [tmp_path / 'config.py', '--full', '--out', tmp_path / 'page.html']
+    status, printed, _ = run_tool('check_data', *arguments)
+    assert status == 1
+    assert 'ERROR   [area-zero]' in printed and (tmp_path / 'page.html').is_file()
+    arguments += ['--allow', 'area-zero', 'no-objects', '--fix', tmp_path / 'fixed']
+    status, printed, _ = run_tool('check_data', *arguments)
+    assert status == 0
+    assert '(allowed by --allow area-zero)' in printed and '12 areas computed' in printed

@@ -19,8 +19,7 @@ from hybrid_backbones.engine.run import train
 
 pytestmark = pytest.mark.skipif(get_device() != 'cpu', reason='this machine has an accelerator')
 SCRIPT = ROOT / 'tools' / 'dist_train.sh'
-# This checkout and no installed one.
-ENVIRONMENT = os.environ | dict(OMP_NUM_THREADS='1', PYTHON=sys.executable, PYTHONPATH=str(ROOT))
+ENVIRONMENT = os.environ | dict(OMP_NUM_THREADS='1', PYTHON=sys.executable)
 
 
 @pytest.fixture(scope='module')

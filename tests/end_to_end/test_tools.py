@@ -3,8 +3,6 @@
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -144,11 +142,10 @@ def test_training_without_weights_that_only_a_person_can_fetch(tmp_path, shapes,
     assert all('pan.baidu.com' in ''.join(log[i : i + 4]) for i in (missing[0], missing[-1]))
 
 
-def test_options_of_a_backbone_that_is_not_named(tmp_path):
-    command = [sys.executable, str(ROOT / 'tools' / 'train.py'), 'config.py', '--checkpoint', 'deit.pth']
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert '--checkpoint and --backbone-options are of the backbone that --backbone names; give it too' in done.stderr
+def test_options_of_a_backbone_that_is_not_named(run_tool):
+    status, _, errors = run_tool('train', 'config.py', '--checkpoint', 'deit.pth')
+    assert status == 2
+    assert '--checkpoint and --backbone-options are of the backbone that --backbone names; give it too' in errors
 
 
 def test_damaged_image_is_named(tmp_path, shapes):

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from hybrid_backbones import create_backbone
+from hybrid_backbones._meta import meta_device
 from hybrid_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor, layer_id, locate_backbone
 
 
@@ -22,7 +23,7 @@ def groups_of(model: nn.Module, lr: float = 1e-3, **paramwise) -> list[dict]:
 
 @functools.cache
 def detector(name: str) -> TinyDetector:
-    with torch.device('meta'):
+    with meta_device():
         # Output norms belong to the heads' layer; some families have none unless asked.
         return TinyDetector(create_backbone(name, out_norm=True))
 

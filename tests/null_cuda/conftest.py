@@ -34,7 +34,7 @@ def run_on_null_device(tmp_path_factory: pytest.TempPathFactory) -> Callable[...
     build = tmp_path_factory.mktemp('null_cuda')
     own = {
         'NULL_CUDA_BUILD': str(build),
-        'PYTHONPATH': os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+        'PYTHONPATH': os.pathsep.join([os.environ['PYTHONPATH'], str(TESTS)]),
     }
 
     def run(script: str, *args: str) -> str:

@@ -10,12 +10,18 @@ from families import ONE_OF_EACH
 @pytest.fixture(scope='module')
 def errors(run_on_null_device: Callable[..., str]) -> dict[str, list[str]]:
     """Of all backbones, by one process: to start it costs more than its passes."""
-    return json.loads(run_on_null_device('passes.py', *ONE_OF_EACH).splitlines()[-1])
+    return json.loads(run_on_null_device('passes.py', 'pairs', *ONE_OF_EACH).splitlines()[-1])
 
 
 @pytest.mark.parametrize('name', ONE_OF_EACH)
 def test_passes_on_a_cuda_device(name, errors):
     assert not errors[name], '\n'.join(errors[name])
+
+
+@pytest.mark.slow
+def test_all_passes_on_a_cuda_device(run_on_null_device):
+    errors = json.loads(run_on_null_device('passes.py', 'all', *ONE_OF_EACH).splitlines()[-1])
+    assert not any(errors.values()), errors
 
 
 @pytest.fixture(scope='module')

@@ -13,7 +13,8 @@ from backbones.test_contract import tiny
 from mmengine.config import Config
 from test_configs import FOLDER
 
-from hybrid_backbones.engine.config import packaged_file, read_config
+from hybrid_backbones.engine.config import read_config
+from hybrid_backbones.engine.packaged_configs import packaged_file
 from hybrid_backbones.swap import swap_backbone
 
 PAGE = FOLDER.parent / 'docs' / 'any_config.md'

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hybrid_backbones import create_backbone, create_classifier
+from hybrid_backbones._meta import meta_device
 from hybrid_backbones.backbones._timm_network import without_weights
 from hybrid_backbones.backbones.factory import find_backbone
 from hybrid_backbones.checkpoints import CheckpointError
@@ -23,7 +24,7 @@ def golden_shapes(case: str) -> dict[str, Tensor]:
 
 def own_shapes(name: str, fuse: bool = False, **options) -> dict[str, Tensor]:
     """Tensors of a trunk of ours, as it is used in a detector."""
-    with torch.device('meta'), torch.no_grad():
+    with meta_device(), torch.no_grad():
         network = find_backbone(name)[0](**(find_backbone(name)[1] | options)).eval()
         return (network.fuse() if fuse else network).state_dict()
 
@@ -58,7 +59,7 @@ def test_official_keys_are_recognised(case):
 
 def sum_of_trunk(match: Match) -> int:
     trunk = find_backbone(match.backbone)[0].classifier_options | dict(out_norm=False)
-    with torch.device('meta'):
+    with meta_device():
         network = create_backbone(match.backbone, **trunk, **match.options)
     return sum(p.numel() for p in network.parameters())
 

@@ -1,6 +1,7 @@
 """Sweeps as a user runs them: every job becomes a row, whatever happens to it, and finishes once."""
 
 import json
+import multiprocessing
 import runpy
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import pytest
 from processes import processes_of
@@ -195,20 +197,18 @@ def test_ctrl_c_marks_running_jobs_as_killed(tool, tmp_path):
 
 
 def test_jobs_of_a_killed_sweep_exit_and_are_marked_by_the_next_one(tmp_path):
-    spec, results = write(tmp_path, LONG), tmp_path / 'results'
-    (job,) = read_jobs(spec)
-    process = subprocess.Popen(command('run', spec, results), stdout=subprocess.DEVNULL, cwd=ROOT)
+    (job,), results = read_jobs(write(tmp_path, LONG)), tmp_path / 'results'
+    process = multiprocessing.get_context('fork').Process(target=execute, args=(results, job, 1))
+    process.start()
     wait_for(lambda: started(results, job))
     process.kill()
-    process.wait()
-    wait_for(lambda: not processes_of(results / JOBS / job.id), 30)
-    # Continue with a quick job in its place.
+    process.join()
+    wait_for(lambda: not processes_of(results / JOBS / job.id))
     assert read(results) == []
-    effort = dict(iterations=1, seconds=1, train_memory=False)
-    quick = Job(job.record, job.identity | dict(size=[32, 32]), dict(effort=effort))
-    (results / JOBS / job.id).rename(results / JOBS / quick.id)
-    assert execute(results, quick, threads=1) == 'finished'
-    killed, finished = map(json.loads, (results / 'rows.jsonl').read_text().splitlines())
+    at_once = Event()
+    at_once.set()
+    assert execute(results, job, threads=1, stop=at_once) == 'killed'
+    killed, stopped = map(json.loads, (results / 'rows.jsonl').read_text().splitlines())
     assert killed['state'] == 'killed'
     assert killed['reason'].startswith('the supervising process was killed; the job had started at 20')
-    assert finished['state'] == 'finished'
+    assert stopped['reason'] == 'interrupted'

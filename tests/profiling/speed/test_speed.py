@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from families import tiny_arch
 from torch import Tensor, nn
 
+from hybrid_backbones import create_backbone
 from hybrid_backbones.profiling.growth import growth_exponent
 from hybrid_backbones.profiling.speed import compare, profile
 from hybrid_backbones.profiling.speed.machine import (
@@ -168,9 +170,10 @@ def test_time_limit_applies_after_five_iterations():
 
 
 def test_compiled_networks_are_counted():
-    row = profile('tiny_moat_0', (64, 64), Settings(compiler='aot_eager', iterations=1, train_memory=False))
+    network = create_backbone('moat_0', arch=tiny_arch('moat_0'))
+    row = profile(network, (64, 64), Settings(compiler='aot_eager', iterations=1, train_memory=False))
     assert len(row.seconds) == 1
-    assert row.macs == profile('tiny_moat_0', (64, 64), Settings(iterations=1, train_memory=False)).macs
+    assert row.macs == profile(network, (64, 64), Settings(iterations=1, train_memory=False)).macs
 
 
 def test_invalid_settings_are_errors():
@@ -347,11 +350,10 @@ def test_command_prints_and_writes_a_row_per_network_and_size(tmp_path):
         (['--sizes', '64x0'], "expected HEIGHTxWIDTH or SIDE in pixels, as 800x1344, got '64x0'"),
     ],
 )
-def test_ambiguous_sizes_are_errors(arguments, problem):
-    command = [sys.executable, str(TOOL), 'cvt_13', *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert problem in done.stderr
+def test_ambiguous_sizes_are_errors(run_tool, arguments, problem):
+    status, _, errors = run_tool('benchmark_speed', 'cvt_13', *arguments)
+    assert status == 2
+    assert problem in errors
 
 
 def test_unknown_values_are_dashes_in_the_table():
