@@ -44,10 +44,11 @@ def small_shapes(tmp_path_factory: pytest.TempPathFactory) -> None:
             {'model.neck.in_channels': list(TINY['dims'])},
             {'coco/bbox_mAP_50', 'coco/segm_mAP_50'},
         ),
-        (
+        pytest.param(
             'cascade_maskrcnn',
             {'model.neck.in_channels': list(TINY['dims'])},
             {'coco/bbox_mAP_50', 'coco/segm_mAP_50'},
+            marks=pytest.mark.slow,
         ),
         (
             'upernet',

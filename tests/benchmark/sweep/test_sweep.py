@@ -44,10 +44,13 @@ frameworks:
         train_cfg.max_iters: 2
         train_cfg.val_interval: 2
         val_dataloader.dataset.indices: 2
+        test_dataloader.dataset.indices: 2
         train_dataloader.num_workers: 0
         train_dataloader.persistent_workers: false
         val_dataloader.num_workers: 0
         val_dataloader.persistent_workers: false
+        test_dataloader.num_workers: 0
+        test_dataloader.persistent_workers: false
         default_hooks.logger.interval: 1
     size: [64, 64]
     multi_scale: true
