@@ -43,10 +43,11 @@ def _use_copies(norm: _BatchNorm) -> dict[str, Tensor | None]:
 
 
 def _start_if_recomputed(norm: _BatchNorm, _: tuple) -> None:
-    # As torch.utils.checkpoint finds out whether a backward pass is running.
+    # As torch.utils.checkpoint finds out whether a backward pass is running. A compiler recomputes no updates.
     if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
         norm._kept_statistics = _use_copies(norm)
 
 
 def _restore(norm: _BatchNorm, *_: object) -> None:
-    norm._buffers.update(norm.__dict__.pop('_kept_statistics', {}))
+    if not torch.compiler.is_compiling():
+        norm._buffers.update(norm.__dict__.pop('_kept_statistics', {}))

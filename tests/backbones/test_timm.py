@@ -290,6 +290,20 @@ def test_swin_compiles():
         torch.testing.assert_close(torch.compile(network, backend='aot_eager', fullgraph=True)(image), expected)
 
 
+def test_batch_norm_compiles_under_checkpointing():
+    plain, compiled = (TimmPyramid('test_resnet', with_cp=with_cp) for with_cp in (False, True))
+    compiled.load_state_dict(plain.state_dict())
+    image, maps = torch.randn(2, 3, 64, 64), []
+    for run in (plain, torch.compile(compiled, backend='aot_eager', fullgraph=True)):
+        maps.append(run(image))
+        sum((m * torch.linspace(-1, 1, m.shape[1])[:, None, None]).mean() for m in maps[-1]).backward()
+    torch.testing.assert_close(maps[1], maps[0])
+    gradients = ({name: p.grad for name, p in network.named_parameters()} for network in (compiled, plain))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+    # Counted once.
+    torch.testing.assert_close(dict(compiled.named_buffers()), dict(plain.named_buffers()))
+
+
 def test_branches_of_re_parametrised_networks_merge():
     network = lively(TimmPyramid('repghostnet_050', out_norm=False)).eval()
     fused = copy.deepcopy(network).fuse()
