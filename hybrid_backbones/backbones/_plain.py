@@ -1,7 +1,7 @@
 """The layout of plain networks: one grid of stride 16 from stem to head, and a pyramid made of it behind the trunk."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -225,7 +225,7 @@ class PlainBackbone(PyramidBackbone):
         same_tokens = names & state.keys() == names & self.state_dict().keys()
         return NOT_SQUARE if same_tokens else super().checkpoint_advice(state)
 
-    def finish(self, out_norm: bool, norm: type[nn.Module]) -> None:
+    def finish(self, out_norm: bool, norm: Callable[[int], nn.Module]) -> None:
         super().finish(out_norm, norm)
         if self.frozen_stages >= 0:
             # The position table and prefix tokens, which belong to no module but the trunk, are of the stem.

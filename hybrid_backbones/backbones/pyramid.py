@@ -203,7 +203,7 @@ class PyramidBackbone(BaseModule):
             )
         return indices
 
-    def finish(self, out_norm: bool, norm: type[nn.Module]) -> None:
+    def finish(self, out_norm: bool, norm: Callable[[int], nn.Module]) -> None:
         """Add output norms, named apart from the trunk so that published files load fully, and freeze."""
         norms = {str(i): norm(c) for i, c in zip(self.out_indices, self.out_channels, strict=True)}
         self.out_norms = nn.ModuleDict(norms if out_norm else {})

@@ -29,7 +29,8 @@ Deliberate differences from timm:
   `create_classifier` has them. An output norm stands on every returned map, unless `out_norm=False`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from math import lcm
 from typing import Any
@@ -165,6 +166,8 @@ class TimmPyramid(PyramidBackbone):
         widths = {info['reduction']: info['num_chs'] for info in network.feature_info}
         channels = [widths.get(stride, 0) for stride in STRIDES]
         self.image_mean, self.image_std = image_statistics(network)
+        # Of the network's final norm: the published detectors of Swin have its 1e-5.
+        eps = getattr(getattr(network, 'norm', None), 'eps', 1e-6)
         super().__init__(channels, STRIDES, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         self._check_levels(features)
         self._plan_sizes(network)
@@ -178,7 +181,7 @@ class TimmPyramid(PyramidBackbone):
         if with_cp:
             self._check_recomputes()
             discard_recomputed_statistics(self.trunk)
-        self.finish(out_norm, LayerNorm2d)
+        self.finish(out_norm, partial(LayerNorm2d, eps=eps))
 
     def _check_levels(self, strides: Iterable[int]) -> None:
         missing = sorted(set(self.out_strides) - set(strides))
@@ -318,7 +321,7 @@ class TimmPyramid(PyramidBackbone):
         parts = module.named_children() if True in own else ()
         return [inner for name, child in parts for inner in self._modules_within(child, f'{prefix}{name}.', layers)]
 
-    def finish(self, out_norm: bool, norm: type[nn.Module]) -> None:
+    def finish(self, out_norm: bool, norm: Callable[[int], nn.Module]) -> None:
         super().finish(out_norm, norm)
         for name, parameter in self.trunk.named_parameters():
             # Positions and prefix tokens of a plain network belong to no module but itself.

@@ -18,7 +18,7 @@ Deliberate differences from timm:
 - The final norm and the classifier are left out of the trunk; `create_classifier` has them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -223,7 +223,7 @@ class TimmPlainPyramid(PlainBackbone):
     def block_of(self, name: str) -> tuple[int, int]:
         return super().block_of(name.removeprefix('trunk.'))
 
-    def finish(self, out_norm: bool, norm: type[nn.Module]) -> None:
+    def finish(self, out_norm: bool, norm: Callable[[int], nn.Module]) -> None:
         super().finish(out_norm, norm)
         if self.frozen_stages >= 0:
             # Positions and prefix tokens belong to no module but the trunk.

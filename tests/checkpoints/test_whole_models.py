@@ -8,13 +8,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from engine.models import NANO
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 from hybrid_backbones import create_backbone
 from hybrid_backbones.checkpoints import CheckpointError
 from hybrid_backbones.checkpoints.whole_models import with_model_names
+from hybrid_backbones.engine.config import read_config
 
+CONFIGS = Path(__file__).parents[2] / 'configs'
+# Those that trained OpenMMLab's files, by ours for them.
+OF_OPENMMLAB = {
+    'maskrcnn_timm_convnext_t_coco': 'mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py',
+    'cascade_maskrcnn_timm_convnext_t_coco': (
+        'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
+    ),
+    'maskrcnn_timm_swin_t_coco': 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py',
+    'upernet_timm_convnext_t_ade20k': 'mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py',
+    'upernet_timm_swin_t_ade20k': ('mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'),
+}
 DEPTHS = (1, 1, 2, 1)
 CONVNEXT = dict(model_name='convnext_tiny', depths=DEPTHS, dims=(8, 16, 24, 32))
 SWIN = dict(model_name='swin_tiny_patch4_window7_224', embed_dim=12, depths=DEPTHS, num_heads=(1, 2, 3, 4))
@@ -90,8 +106,10 @@ def test_our_own_file_and_one_of_another_model_stay_as_they_are():
 def test_swin_models_of_openmmlab_load_completely(scope):
     """Names, shapes and the order of merged pixels; tests/backbones/test_timm.py compares the maps."""
     options = dict(embed_dims=12, depths=DEPTHS, num_heads=(1, 2, 3, 4), out_indices=(0, 1, 2, 3))
-    theirs = MODELS.build(dict(type=f'{scope}.SwinTransformer', **options)).state_dict()
+    swin = MODELS.build(dict(type=f'{scope}.SwinTransformer', **options))
+    theirs = swin.state_dict()
     network = create_backbone('timm_swin_t', arch=SWIN)
+    assert network.out_norms['0'].eps == swin.norm0.eps
     renamed = with_model_names(network, {f'backbone.{key}': value for key, value in theirs.items()})
     own = {f'backbone.{key}': value.shape for key, value in network.state_dict().items()}
     assert {key: value.shape for key, value in renamed.items()} == own
@@ -100,3 +118,54 @@ def test_swin_models_of_openmmlab_load_completely(scope):
     renamed = with_model_names(network, {f'backbone.{key}': value for key, value in theirs.items()})
     merged = renamed['backbone.trunk.layers.1.downsample.norm.weight']
     torch.testing.assert_close(merged, norm.view(12, 2, 2).permute(2, 1, 0).flatten())
+
+
+def both(config: str) -> tuple[Config, Config]:
+    """Ours and OpenMMLab's, without weights of backbones."""
+    configs = read_config(CONFIGS / f'{config}.py'), read_config(OF_OPENMMLAB[config], import_custom_modules=False)
+    for cfg in configs:
+        cfg.model.backbone.init_cfg = None
+        if cfg.model.test_cfg.get('mode'):
+            cfg.model.test_cfg = dict(mode='whole')
+    return configs
+
+
+def build(cfg: Config) -> torch.nn.Module:
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+
+
+@pytest.mark.parametrize('config', OF_OPENMMLAB)
+def test_necks_and_heads_are_those_of_openmmlab(config):
+    shapes = []
+    for cfg in both(config):
+        cfg.model.backbone = NANO
+        with torch.device('meta'):
+            shapes.append({key: value.shape for key, value in build(cfg).state_dict().items()})
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', [config for config in OF_OPENMMLAB if '_swin_' in config])
+def test_models_of_openmmlab_predict_the_same_here(config):
+    """ConvNeXt's take mmpretrain, which mmdet cannot be imported beside."""
+    ours, theirs = (build(cfg).double() for cfg in both(config))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for key, value in theirs.named_parameters():
+            spread = (value[0].numel() if value.ndim > 1 else 25) ** -0.5
+            value.copy_(torch.randn_like(value) * spread + (value.ndim == 1 and key.endswith('weight')))
+    ours.load_state_dict(with_model_names(ours.backbone, theirs.state_dict()))
+    image = torch.randn(1, 3, 160, 224, dtype=torch.float64)
+    for a, b in zip(predictions(ours, image), predictions(theirs, image), strict=True):
+        assert (a - b).norm() < 1e-8 * b.norm()
+
+
+@torch.no_grad()
+def predictions(model: torch.nn.Module, image: Tensor) -> list[Tensor]:
+    """Logits of a segmentor, (1, classes, H, W); classes, boxes and masks of a detector's proposals."""
+    meta = dict(img_shape=image.shape[2:], ori_shape=image.shape[2:], pad_shape=image.shape[2:], scale_factor=(1, 1))
+    if hasattr(model, 'decode_head'):
+        return [model.encode_decode(image, [meta])]
+    (outputs,) = model(image, [DetDataSample(metainfo=meta)])
+    return list(outputs)
