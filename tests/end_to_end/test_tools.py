@@ -9,13 +9,14 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from end_to_end.tiny import DETECTOR, ROOT, SEGMENTOR
+from end_to_end.tiny import BACKBONE, DETECTOR, ROOT, SEGMENTOR
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from hybrid_backbones import create_backbone
 from hybrid_backbones.checkpoints import CheckpointError
 from hybrid_backbones.checkpoints.errors import ByHandError
+from hybrid_backbones.checkpoints.published import find_published
 from hybrid_backbones.datasets.checks import DataError
 from hybrid_backbones.datasets.shapes import ensure_shapes
 from hybrid_backbones.engine.run import test as run_test
@@ -113,6 +114,25 @@ def test_training_with_another_backbone(tmp_path, shapes):
     checkpoint = tmp_path / 'work' / 'iter_2.pth'
     # What was written is a config and a checkpoint of it like any other.
     assert 'mIoU' in run_test(str(checkpoint.with_name('segmentor.py')), str(checkpoint), mallopt=False)
+
+
+def test_a_published_segmentor_is_tested_and_trained_from(tmp_path, shapes, monkeypatch):
+    """A file under the authors' names, where a download goes, by its name in the index."""
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    backbone = f"backbone=dict(_delete_=True, type='HorNet', arch={HORNET}, layer_scale_init=1.0),"
+    config = write(tmp_path, 'segmentor.py', SEGMENTOR.replace(BACKBONE, backbone))
+    own = torch.load(save_weights(config, tmp_path / 'own.pth'))['state_dict']
+    theirs = {key.replace('.out_norms.', '.norm'): value + 0.1 for key, value in own.items()}
+    published = find_published('upernet_hornet_t_ade20k').path
+    published.parent.mkdir(parents=True)
+    torch.save(dict(state_dict=theirs, meta=dict(CLASSES=('wall',), mmseg_version='0.20.2')), published)
+
+    name, arguments = 'hybrid://upernet_hornet_t_ade20k', dict(data_root=str(shapes), mallopt=False)
+    assert 'mIoU' in run_test(str(config), name, work_dir=str(tmp_path / 'test'), **arguments)
+    options = {'load_from': name, 'train_cfg.max_iters': 1, 'optim_wrapper.optimizer.lr': 0.0}
+    runner = train(str(config), work_dir=str(tmp_path / 'train'), options=options, **arguments)
+    for key, value in runner.model.named_parameters():
+        assert torch.equal(value, theirs[key.replace('.out_norms.', '.norm')]), key
 
 
 def test_checkpoint_of_another_family_for_another_backbone(tmp_path, shapes):
