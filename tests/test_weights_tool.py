@@ -39,7 +39,7 @@ def test_list(run):
     assert len(lines) == 1 + len(list_published()) + 3
     assert lines[2].split()[:6] == ['conv2former_t_in1k', 'ImageNet-1k', '224', '83.2', '26.7', 'Apache-2.0']
     assert lines[2].endswith('  page')
-    assert run('list', 'cvt_13_in1k').rstrip().endswith('  hub, page')
+    assert run('list', 'cvt_13_in1k').rstrip().endswith('  hub, file, page')
     assert [line.split()[0] for line in run('list', 'convit*').splitlines()[1:]] == [
         'convit_t_in1k', 'convit_s_in1k', 'convit_b_in1k'
     ]  # fmt: skip

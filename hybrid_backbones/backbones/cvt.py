@@ -279,7 +279,12 @@ class CvT(PyramidBackbone):
                 (r'^layernorm\.', 'norm.'),
                 (r'^classifier\.', 'head.'),
             ),
-        )
+        ),
+        'paddle': KeyLayout(
+            marker=r'\._variance$',
+            renames=((r'\._mean$', '.running_mean'), (r'\._variance$', '.running_var')),
+            transposed=True,
+        ),
     }
     no_weight_decay = ('cls_token',)
     dense_only_prefixes = ('out_norms.', 'extra_level.')

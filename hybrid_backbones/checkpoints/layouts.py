@@ -25,12 +25,14 @@ class KeyLayout:
         absent: Pattern that no key of such a file matches; '' for none.
         concatenated: Last parts of keys whose tensors are concatenated along their first axis, in this order, and the
             last part that the result has: `(('to_qk.weight', 'to_v.weight'), 'to_qkv.weight')`.
+        transposed: Whether all matrices are stored as (in, out), as Paddle's.
     """
 
     marker: str
     renames: tuple[tuple[str, str], ...]
     absent: str = ''
     concatenated: tuple[tuple[tuple[str, ...], str], ...] = ()
+    transposed: bool = False
 
     def recognizes(self, keys: Iterable[str]) -> bool:
         """Whether a file with these keys has this layout."""
@@ -40,7 +42,7 @@ class KeyLayout:
 
     def translate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of a file of this layout under the authors' names."""
-        translated = dict(state)
+        translated = {key: value.t().contiguous() if self.transposed and value.ndim == 2 else value for key, value in state.items()}
         for parts, whole in self.concatenated:
             for key in [key for key in translated if key.endswith(parts[0])]:
                 stem = key.removesuffix(parts[0])

@@ -16,6 +16,7 @@ from .download import cache_folder, download
 from .errors import CheckpointError
 from .hub import HUB, SHARED_NAMES, HubFile
 from .layouts import OPENMMLAB_HEAD
+from .paddle import read_params
 from .published import SCHEME, locate
 
 # Training scripts derived from DeiT's and ConvNeXt's store their command line beside the weights: plain data.
@@ -28,7 +29,7 @@ NESTS = ('model_ema', 'model', 'state_dict', 'module')
 WRAPPERS = ('module.', '_orig_mod.')
 
 # What is read.
-KINDS = "a .pth or .safetensors file, or TensorFlow's .tar.gz or .index"
+KINDS = "a .pth or .safetensors file, TensorFlow's .tar.gz or .index, or Paddle's .pdparams"
 
 
 def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
@@ -36,7 +37,7 @@ def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
 
     Args:
         source: Path or http(s) URL of a `.safetensors` or `torch.save` file, of a TensorFlow checkpoint's `.index` or a
-            `.tar.gz` with one; `hybrid://NAME` for a file of :mod:`hybrid_backbones.checkpoints.published`;
+            `.tar.gz` with one, of Paddle's `.pdparams`; `hybrid://NAME` for a file of :mod:`hybrid_backbones.checkpoints.published`;
             `hf-hub:OWNER/NAME[@REVISION][/FILE]` for one of the Hugging Face hub; or a folder as
             :func:`hybrid_backbones.zoo.publish.publish` writes it. What is downloaded stays in torch.hub's folder, or
             in that of huggingface_hub.
@@ -99,6 +100,8 @@ def _read(path: Path) -> Any:
             return read_archive(path)
         if path.suffix == '.index':
             return read_bundle(path)
+        if path.suffix == '.pdparams':
+            return read_params(path)
         with weights_only(*HARMLESS):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
