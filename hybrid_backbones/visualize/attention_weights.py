@@ -97,7 +97,10 @@ def attention_layers(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
             if cls.attention_readers:
                 names.setdefault(cls.__name__, []).append(name)
         listed = '; '.join(f'{family} ({", ".join(variants)})' for family, variants in sorted(names.items()))
-        raise ValueError(f'{type(backbone).__name__} has no attention layer here. Networks with attention: {listed}')
+        raise ValueError(
+            f'{type(backbone).__name__} has no attention layer that can be drawn: those of timm cannot. Networks with '
+            f'such layers: {listed}'
+        )
     return layers
 
 
