@@ -42,7 +42,9 @@ class KeyLayout:
 
     def translate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of a file of this layout under the authors' names."""
-        translated = {key: value.t().contiguous() if self.transposed and value.ndim == 2 else value for key, value in state.items()}
+        translated = dict(state)
+        if self.transposed:
+            translated |= {key: value.t().contiguous() for key, value in state.items() if value.ndim == 2}
         for parts, whole in self.concatenated:
             for key in [key for key in translated if key.endswith(parts[0])]:
                 stem = key.removesuffix(parts[0])

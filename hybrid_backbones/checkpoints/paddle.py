@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_RECONSTRUCT = np.zeros(0).__reduce__()[0]  # type: ignore[index]
+_RECONSTRUCT = np.zeros(0).__reduce__()[0]
 # What a pickled array is made of, and the (name, array) that Paddle writes of a parameter, as NumPy 1 and 2 and both
 # Pythons name it.
 _PARTS = {
@@ -45,6 +45,6 @@ def read_params(path: Path) -> dict[str, Tensor]:
         content = _Unpickler(file, encoding='latin1').load()
     if not isinstance(content, dict):
         raise pickle.UnpicklingError(f'a {type(content).__name__}, where arrays by name were expected')
-    arrays = {key: value[1] if isinstance(value, tuple) and len(value) == 2 else value for key, value in content.items()}
-    # Paddle's own table of names is left out.
+    # Of (name, array) the array; Paddle's own table of names is left out.
+    arrays = {key: value[-1] if isinstance(value, tuple) else value for key, value in content.items()}
     return {key: torch.from_numpy(value) for key, value in arrays.items() if isinstance(value, np.ndarray)}

@@ -37,10 +37,10 @@ def read_state_dict(source: str | Path) -> tuple[dict[str, Tensor], str]:
 
     Args:
         source: Path or http(s) URL of a `.safetensors` or `torch.save` file, of a TensorFlow checkpoint's `.index` or a
-            `.tar.gz` with one, of Paddle's `.pdparams`; `hybrid://NAME` for a file of :mod:`hybrid_backbones.checkpoints.published`;
-            `hf-hub:OWNER/NAME[@REVISION][/FILE]` for one of the Hugging Face hub; or a folder as
-            :func:`hybrid_backbones.zoo.publish.publish` writes it. What is downloaded stays in torch.hub's folder, or
-            in that of huggingface_hub.
+            `.tar.gz` with one, of Paddle's `.pdparams`; `hybrid://NAME` for a file of
+            :mod:`hybrid_backbones.checkpoints.published`; `hf-hub:OWNER/NAME[@REVISION][/FILE]` for one of
+            the Hugging Face hub; or a folder as :func:`hybrid_backbones.zoo.publish.publish` writes it. What is
+            downloaded stays in torch.hub's folder, or in that of huggingface_hub.
 
     Returns:
         The tensors by key, free of wrappers' prefixes and, for an OpenMMLab file, those of its `backbone.` alone, and
