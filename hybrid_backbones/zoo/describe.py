@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .._files import written_whole
 from ..backbones.factory import find_backbone
@@ -27,10 +27,10 @@ def table(pattern: str = '*', markdown: bool = False) -> str:
         raise CheckpointError(f'no published file is named {pattern}; `list` without a pattern lists all')
     if markdown:
         return _markdown(rows)
-    lines = [f'{"name":36}{"trained on":32}{"pixels":>7}{"top-1":>7}{"M":>8}  licence      how']
+    lines = [f'{"name":46}{"trained on":32}{"pixels":>7}{"top-1":>7}{"M":>8}  licence      how']
     for row in rows:
         lines.append(
-            f'{row.name:36}{row.data:32}{row.size or "-":>7}{row.top1 or "-":>7}{row.parameters / 1e6:8.1f}'
+            f'{row.name:46}{row.data:32}{row.size or "-":>7}{row.top1 or "-":>7}{row.parameters / 1e6:8.1f}'
             f'  {row.licence:12} {how(row)}'
         )
     if pattern == '*':
@@ -184,6 +184,6 @@ def _write(state: dict[str, torch.Tensor], match: Match, path: Path) -> None:
     # Clones: a view would keep its whole storage, and safetensors refuses shared memory.
     state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     if path.suffix == '.safetensors':
-        save_file(state, path, metadata={'backbone': match.backbone, 'options': repr(match.options)})
+        path.write_bytes(save(state, {'backbone': match.backbone, 'options': repr(match.options)}))
     else:
         torch.save(state, path)

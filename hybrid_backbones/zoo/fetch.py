@@ -29,7 +29,7 @@ def fetch(patterns: list[str], everything: bool = False) -> str:
     found, missing = [], []
     for name in names:
         try:
-            found.append(f'{name:36}{locate(name)}')
+            found.append(f'{name:48}{locate(name)}')
         except CheckpointError as error:
             missing.append(str(error))
     if missing:

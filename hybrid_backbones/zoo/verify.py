@@ -48,7 +48,7 @@ def _verify(row: Published, imagenet: Path, sample: int | None) -> str:
     low, high = wilson_interval(correct, total)
     verdict = 'agrees with' if low <= row.top1 <= high else 'DIFFERS from'
     return (
-        f'{row.name:36}{100 * correct / total:6.2f} % of {total} images (95 %: {low:.2f} to {high:.2f}), {verdict} the '
+        f'{row.name:46}{100 * correct / total:6.2f} % of {total} images (95 %: {low:.2f} to {high:.2f}), {verdict} the '
         f'published {row.top1}'
     )
 

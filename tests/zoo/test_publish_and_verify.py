@@ -29,6 +29,8 @@ def test_a_published_folder_loads_back_bit_for_bit(tmp_path, kind):
         'config.json',
         'model.safetensors',
     ]
+    modes = {path.stat().st_mode for path in (tmp_path / 'out').iterdir()}
+    assert len(modes) == 1, 'whoever reads the card reads the weights'
     config = json.loads((tmp_path / 'out' / 'config.json').read_text())
     assert config['backbone'] == 'deit_t'
     assert config['num_classes'] == (7 if kind == 'classifier' else None)
