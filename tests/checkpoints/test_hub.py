@@ -47,6 +47,8 @@ class Hub:
 def cache(tmp_path, monkeypatch) -> Path:
     """The hub's cache; torch.hub's folder is another one."""
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hf'))
+    # Whatever the environment says.
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'torch'))
     return tmp_path / 'hf'
 
