@@ -116,6 +116,7 @@ def test_training_with_another_backbone(tmp_path, shapes):
     assert 'mIoU' in run_test(str(checkpoint.with_name('segmentor.py')), str(checkpoint), mallopt=False)
 
 
+@pytest.mark.slow
 def test_a_published_segmentor_is_tested_and_trained_from(tmp_path, shapes, monkeypatch):
     """A file under the authors' names, where a download goes, by its name in the index."""
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
