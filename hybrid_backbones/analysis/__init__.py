@@ -1,7 +1,8 @@
-"""What a detector or segmentor gets wrong: `tools/test.py --analyze DIR`."""
+"""What a detector or segmentor gets wrong: `tools/test.py --analyze DIR`.
 
-from .detection import analyze_detections
-from .run import analyze, keeping_predictions
-from .segmentation import analyze_label_maps
+Needs pandas, of the extra `transfer`; otherwise importing it raises an error with the command that installs it.
+"""
 
-__all__ = ['analyze', 'analyze_detections', 'analyze_label_maps', 'keeping_predictions']
+from .._extras import require
+
+require('transfer', 'pandas')

@@ -40,12 +40,13 @@ def analyze(cfg: Config, out: str | Path) -> list[Path]:
             results = out / f'{_PREDICTIONS}.bbox.json'
             return analyze_detections(dataset.ann_file, results, dataset.data_prefix['img'], out)
         dataset = DATASETS.build(node)
-        return analyze_label_maps(_pairs(dataset, out / _PREDICTIONS), dataset.metainfo['classes'], out)
+        meta, samples = dataset.metainfo, _samples(dataset, out / _PREDICTIONS)
+        return analyze_label_maps(samples, meta['classes'], meta.get('palette') or (), out)
 
 
-def _pairs(dataset: Any, folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _samples(dataset: Any, folder: Path) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
     for i in range(len(dataset)):
         sample = dataset[i]['data_samples']
         with Image.open(folder / f'{Path(sample.img_path).stem}.png') as image:
             prediction = np.asarray(image).astype(int) - int(sample.reduce_zero_label)
-        yield sample.gt_sem_seg.data[0].numpy(), prediction
+        yield Path(sample.img_path), sample.gt_sem_seg.data[0].numpy(), prediction

@@ -56,7 +56,7 @@ def main() -> None:
     args = parse_args()
     options = args.cfg_options or {}
     if args.analyze:
-        from ..analysis import analyze, keeping_predictions
+        from ..analysis.run import analyze, keeping_predictions
         from ..engine.config import load_config
 
         cfg = load_config(args.config, data_root=args.data_root, options=options)

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from .._files import write_whole, written_whole
-from .checks.coco_file import CocoFile, read_text
+from .checks.coco_file import CocoFile, read_text, run_length_bounds
 from .checks.image_file import read_header
 from .checks.label_maps import label_pairs
-from .checks.objects import box_form
+from .checks.objects import LARGEST_AREA, box_form
 from .checks.view import DatasetView, DataView
 
 IGNORED = 255
@@ -74,7 +75,10 @@ def repair_annotations(dataset: DatasetView, file: CocoFile, out: Path) -> Count
     for record in content['annotations']:
         if _repair_object(record, form, sizes[record['image_id']], with_masks, changes):
             kept.append(record)
-    content['annotations'] = kept
+    unique = {(record['image_id'], record['category_id'], *record['bbox']): record for record in reversed(kept)}
+    if len(unique) < len(kept):
+        changes['objects listed again removed'] += len(kept) - len(unique)
+    content['annotations'] = kept = list(reversed(unique.values()))
     _renumber(kept, changes)
     write_whole(out, json.dumps(content))
     return changes
@@ -112,10 +116,15 @@ def _repair_categories(content: dict, classes: tuple[str, ...], changes: Counter
 
 def _repair_images(content: dict, dataset: DatasetView, changes: Counter[str]) -> None:
     """Each image once, with the size that its file has."""
-    unique = {}
+    unique: dict[Any, dict] = {}
+    kept_ids = {}
     for image in content['images']:
-        unique.setdefault((str(image.get('id')), image.get('file_name')), image)
-    changes['images listed again removed'] += len(content['images']) - len(unique)
+        kept = unique.setdefault(image.get('file_name') or str(image.get('id')), image)
+        kept_ids[str(image.get('id'))] = kept.get('id')
+    if len(unique) < len(content['images']):
+        changes['images listed again removed'] += len(content['images']) - len(unique)
+        for record in content['annotations']:
+            record['image_id'] = kept_ids.get(str(record.get('image_id')), record.get('image_id'))
     content['images'] = list(unique.values())
     folder = dataset.folders.get('img', dataset.root)
     for i, image in enumerate(dataset.data.progress(content['images'], desc='images')):
@@ -128,7 +137,6 @@ def _repair_images(content: dict, dataset: DatasetView, changes: Counter[str]) -
         if (image.get('width'), image.get('height')) != (width, height):
             image['width'], image['height'] = width, height
             changes['sizes of images corrected'] += 1
-    changes += Counter()  # drops zeros
 
 
 def _repair_references(content: dict, changes: Counter[str]) -> None:
@@ -171,7 +179,7 @@ def _repair_object(record: dict, form: str, size: tuple[int, int], with_masks: b
         changes['boxes corrected'] += 1
     if with_masks or record.get('segmentation'):
         _repair_mask(record, size, changes)
-    if not isinstance(record.get('area'), (int, float)) or record['area'] <= 0:
+    if not isinstance(record.get('area'), (int, float)) or not 0 < record['area'] <= LARGEST_AREA:
         record['area'] = _area(record, size)
         changes['areas computed'] += 1
     if not isinstance(record.get('iscrowd'), int):
@@ -184,11 +192,16 @@ def _repair_mask(record: dict, size: tuple[int, int], changes: Counter[str]) -> 
     """Nested polygons of six numbers or more; the box where nothing else is left."""
     segmentation = record.get('segmentation')
     if isinstance(segmentation, dict) and list(segmentation.get('size') or ()) == [size[1], size[0]]:
-        return
+        bounds = run_length_bounds(segmentation)
+        if bounds is not None and bounds[0] < bounds[2]:
+            return
     polygons = segmentation if isinstance(segmentation, list) else []
-    if polygons and all(isinstance(value, (int, float)) for value in polygons):
+    if polygons and not any(isinstance(value, list) for value in polygons):
         polygons = [polygons]
-    usable = [p for p in polygons if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
+    elif polygons and all(isinstance(value, list) and len(value) == 2 for value in polygons):
+        polygons = [list(chain.from_iterable(polygons))]  # of [x, y] pairs
+    numbers = [[_number(v) for v in p] for p in polygons if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
+    usable = [polygon for polygon in numbers if np.isfinite(polygon).all()]
     if not usable:
         x, y, w, h = record['bbox']
         usable = [[x, y, x + w, y, x + w, y + h, x, y + h]]
@@ -196,6 +209,14 @@ def _repair_mask(record: dict, size: tuple[int, int], changes: Counter[str]) -> 
     elif usable != segmentation:
         changes['polygons corrected'] += 1
     record['segmentation'] = usable
+
+
+def _number(value: Any) -> float:
+    """The number that a value is or spells, NaN for none."""
+    try:
+        return value if isinstance(value, (int, float)) else float(value)
+    except (TypeError, ValueError):
+        return float('nan')
 
 
 def _area(record: dict, size: tuple[int, int]) -> float:

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from hybrid_backbones.analysis import analyze_detections, analyze_label_maps
+from hybrid_backbones.analysis.detection import analyze_detections
+from hybrid_backbones.analysis.segmentation import analyze_label_maps
 from hybrid_backbones.analysis.tide import match
 
 
@@ -99,6 +100,20 @@ def test_files(truth, tmp_path):
     assert confusion.loc['cat'].to_dict() == {'cat': 1, 'dog': 0, 'background': 1}
     sizes = pd.read_csv(tmp_path / 'out' / 'sizes.csv', index_col=0)
     assert (sizes.objects.sum(), sizes.found.sum()) == (4, 1)
+    assert sizes.index[0] == '0-16' and sizes.index[-1] == '512 and more'
+
+
+def test_an_object_is_counted_once_under_its_most_confident_detection(truth, tmp_path):
+    """A row of the confusion matrix sums to the objects of its class, however many detections cover one of them."""
+    found = [
+        *results('', 'class'),
+        dict(results('class')[0], score=0.35),
+        dict(results('')[0], category_id=2, score=0.95),
+    ]
+    (tmp_path / 'found.json').write_text(json.dumps(found))
+    analyze_detections(tmp_path / 'truth.json', tmp_path / 'found.json', tmp_path, tmp_path / 'out')
+    confusion = pd.read_csv(tmp_path / 'out' / 'confusion.csv', index_col=0)
+    assert confusion.to_numpy().tolist() == [[0, 1, 1], [1, 0, 1], [0, 0, 0]]
 
 
 @pytest.mark.parametrize('found', [[], results('background')])
@@ -111,7 +126,15 @@ def test_detectors_that_find_nothing(truth, tmp_path, found):
 
 def test_label_maps(tmp_path):
     truth, prediction = np.array([[0, 0, 1], [1, 255, 1]]), np.array([[0, 1, 1], [1, 0, 0]])
-    analyze_label_maps([(truth, prediction)], ['sky', 'road', 'car'], tmp_path)
-    table = pd.read_csv(tmp_path / 'classes.csv', index_col=0)
-    assert table.IoU[:2].tolist() == [0.3333, 0.5] and np.isnan(table.IoU['car'])
-    assert table.pixels.tolist() == [2, 3, 0]
+    Image.new('RGB', (3, 2)).save(tmp_path / 'a.png')
+    Image.new('RGB', (3, 2)).save(tmp_path / 'b.png')
+    samples = [(tmp_path / 'b.png', truth, truth), (tmp_path / 'a.png', truth, prediction)]
+    written = analyze_label_maps(samples, ['sky', 'road', 'car'], [(0, 0, 255), (99, 99, 99)], tmp_path / 'out')
+    assert {path.name for path in written} == {
+        *('classes.csv', 'confusion.csv', 'confusion.png', 'images.csv', 'worst.png')
+    }
+    table = pd.read_csv(tmp_path / 'out' / 'classes.csv', index_col=0)
+    assert table.IoU[:2].tolist() == [0.6, 0.7143] and np.isnan(table.IoU['car'])
+    assert table.pixels.tolist() == [4, 6, 0]
+    shares = pd.read_csv(tmp_path / 'out' / 'images.csv', index_col=0)
+    assert shares['wrong pixels'].to_dict() == {str(tmp_path / 'a.png'): 0.4, str(tmp_path / 'b.png'): 0.0}

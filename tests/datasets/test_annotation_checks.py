@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 
+import numpy as np
 import pytest
-from datasets.tiny_data import coco_config, write_coco
+from datasets.tiny_data import HEIGHT, WIDTH, coco_config, write_coco
 
 from hybrid_backbones.datasets.checks import DataError, check_data
 from hybrid_backbones.datasets.checks.coco_file import CocoFile
+from hybrid_backbones.datasets.masks import encode_runs
 
 
 def of_objects(change: Callable[[int, dict], object], every: int = 1) -> Callable[[dict], None]:
@@ -28,6 +30,37 @@ def corners(i: int, record: dict) -> None:
     record['bbox'] = [x, y, x + w, y + h]
 
 
+def centre(i: int, record: dict) -> None:
+    x, y, w, h = record['bbox']
+    record['bbox'] = [x + w / 2, y + h / 2, w, h]
+
+
+def rows_first(i: int, record: dict) -> None:
+    x, y, w, h = record['bbox']
+    record['bbox'] = [y, x, h, w]
+
+
+def double_objects(content: dict) -> None:
+    n = len(content['annotations'])
+    content['annotations'] += [dict(record, id=record['id'] + n) for record in content['annotations']]
+
+
+def part_images(content: dict) -> None:
+    """Each image twice, under ids of its own, with a part of the objects each."""
+    n = len(content['images'])
+    content['images'] += [dict(image, id=image['id'] + n) for image in content['images']]
+    for record in content['annotations'][::2]:
+        record['image_id'] += n
+
+
+def repeat_images(content: dict) -> None:
+    n, m = len(content['images']), len(content['annotations'])
+    content['images'] += [dict(image, id=image['id'] + n) for image in content['images']]
+    content['annotations'] += [
+        dict(record, id=record['id'] + m, image_id=record['image_id'] + n) for record in content['annotations']
+    ]
+
+
 def swap_sizes(content: dict) -> None:
     for image in content['images']:
         image['width'], image['height'] = image['height'], image['width']
@@ -35,6 +68,21 @@ def swap_sizes(content: dict) -> None:
 
 def rle(size: list[int]) -> Callable[[int, dict], None]:
     return lambda i, record: record.update(segmentation=dict(size=size, counts=[size[0] * size[1] - 30, 30]))
+
+
+def runs_of_the_box(i: int, record: dict) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    x, y, w, h = record['bbox']
+    mask[y : y + h, x : x + w] = True
+    record['segmentation'] = encode_runs(mask)
+
+
+def runs_by_rows(i: int, record: dict) -> None:
+    """Run lengths in the order of rows, as numpy flattens a mask."""
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    x, y, w, h = record['bbox']
+    mask[y : y + h, x : x + w] = True
+    record['segmentation'] = dict(encode_runs(mask.T), size=[HEIGHT, WIDTH])
 
 
 def rename(old: str, new: str) -> Callable[[dict], None]:
@@ -79,6 +127,27 @@ ERRORS = {
     'polygons of text': (of_objects(set_key(segmentation=[['a'] * 6]), 5), 'segmentation'),
     'polygons of four numbers': (of_objects(set_key(segmentation=[[3, 5, 15, 25]]), 4), 'polygon-short'),
     'polygons elsewhere': (of_objects(set_key(segmentation=[[900, 0, 950, 0, 950, 90]])), 'mask-outside-box'),
+    'run lengths by rows': (of_objects(runs_by_rows), 'mask-outside-box'),
+    'run lengths that do not fill the image': (
+        of_objects(set_key(segmentation=dict(size=[48, 64], counts=[9, 9]))), 'segmentation'),
+    'run lengths of another encoding': (
+        of_objects(set_key(segmentation=dict(size=[48, 64], counts='zzzz'))), 'segmentation'),
+    'run lengths of nothing': (of_objects(set_key(segmentation=dict(size=[48, 64], counts=[48 * 64]))), 'mask-blank'),
+    'polygons of numbers as text': (
+        of_objects(lambda i, r: r.update(segmentation=[[str(v) for v in r['segmentation'][0]]])), 'segmentation'),
+    'a coordinate that is no number': (
+        of_objects(lambda i, r: r['segmentation'][0].__setitem__(2, float('nan'))), 'segmentation'),
+    'points as pairs': (
+        of_objects(lambda i, r: r.update(segmentation=np.reshape(r['segmentation'][0], (-1, 2)).tolist())),
+        'polygon-short'),
+    'infinite area': (of_objects(set_key(area=float('inf'))), 'area-missing'),
+    'boxes by their centre without masks': (
+        of_objects(lambda i, r: [centre(i, r), r.pop('segmentation')]), 'box-form'),
+    'boxes by rows first without masks': (
+        of_objects(lambda i, r: [rows_first(i, r), r.pop('segmentation')]), 'box-form'),
+    'all objects listed again': (double_objects, 'object-double'),
+    'an image file under several ids': (part_images, 'image-parted'),
+    'images without file names': (lambda c: [i.pop('file_name') for i in c['images']] and None, 'image-record'),
     'run lengths of another size': (of_objects(rle([64, 48]), 5), 'rle-size'),
     'width and height exchanged': (swap_sizes, 'image-swapped'),
     'images scaled': (lambda c: [i.update(width=128, height=96) for i in c['images']] and None, 'image-scaled'),
@@ -101,6 +170,7 @@ ERRORS = {
 INTACT = {
     'as it is': None,
     'one stray image id': lambda c: c['annotations'][0].update(image_id=999),
+    'an image under two ids with the same objects': repeat_images,
     'an image listed again': lambda c: c['images'].append(dict(c['images'][0])),
     'ids as text throughout': lambda c: (
         (
@@ -118,7 +188,7 @@ INTACT = {
     ),
     'a superclass': lambda c: c['categories'].insert(0, dict(id=0, name='shapes', supercategory='none')),
     'categories in another order': lambda c: c['categories'].reverse(),
-    'run lengths': of_objects(rle([48, 64])),
+    'run lengths': of_objects(runs_of_the_box),
     'image without objects': lambda c: c.update(annotations=[r for r in c['annotations'] if r['image_id'] != 1]),
 }
 
@@ -137,6 +207,14 @@ def test_mistakes_are_errors_that_name_file_record_and_remedy(tmp_path, change, 
 def test_intact_files_pass(tmp_path, change):
     write_coco(tmp_path, change)
     check_data(coco_config(tmp_path))
+
+
+def test_what_follows_the_json_is_an_error(tmp_path):
+    write_coco(tmp_path)
+    path = tmp_path / 'val.json'
+    path.write_text(path.read_text() + '}')
+    with pytest.raises(DataError, match=r'val\.json: it is not a complete COCO annotation file .*Extra data'):
+        check_data(coco_config(tmp_path))
 
 
 def test_byte_order_mark_is_read_by_checks_and_by_mmdet(tmp_path):
@@ -202,7 +280,7 @@ def test_columns_do_not_depend_on_chunks(tmp_path, monkeypatch):
     whole = CocoFile(tmp_path / 'train.json')
     monkeypatch.setattr('hybrid_backbones.datasets.checks.coco_file._CHUNK', 5)
     parts = CocoFile(tmp_path / 'train.json')
-    for name in ('boxes', 'areas', 'segmentation', 'polygon_sizes', 'polygon_bounds', 'image_rows', 'category_rows'):
+    for name in ('boxes', 'areas', 'segmentation', 'polygon_sizes', 'mask_bounds', 'image_rows', 'category_rows'):
         assert (getattr(whole, name) == getattr(parts, name)).all(), name
     x, y, w, h = json.loads((tmp_path / 'train.json').read_text())['annotations'][7]['bbox']
-    assert parts.polygon_bounds[7].tolist() == [x, y, x + w, y + h]
+    assert parts.mask_bounds[7].tolist() == [x, y, x + w, y + h]

@@ -58,6 +58,23 @@ def test_binary_images_are_classes(tmp_path):
     check_data(segmentation_config(tmp_path, classes=('ground', 'thing')))
 
 
+def test_one_class_alone_is_an_error(tmp_path):
+    """Whatever the network answers, mIoU is 100: 255 is ignored, and there is nothing but class 0."""
+    write_label_maps(tmp_path, lambda a: ((a == 0) * 255).astype(np.uint8))
+    with pytest.raises(DataError, match=r'label-one-class.*the only class.*\n.*\n.*\n.*name the background'):
+        check_data(segmentation_config(tmp_path, classes=('thing',)))
+
+
+def test_masks_among_maps_of_classes(tmp_path):
+    write_label_maps(tmp_path, lambda a: (a > 0).astype(np.uint8))
+    cfg = segmentation_config(tmp_path, classes=('ground', 'thing'))
+    check_data(cfg)
+    path = tmp_path / 'labels' / 'train' / '0.png'
+    Image.fromarray(np.asarray(Image.open(path)) * 255).save(path)
+    with pytest.raises(DataError, match=r'label-mixed.*\n +1 of 4'):
+        check_data(cfg)
+
+
 def test_suffixes_that_do_not_fit_are_named_with_the_line_to_write(tmp_path):
     write_label_maps(tmp_path)
     with pytest.raises(DataError, match=r"files \*\.jpg are there: .*train_dataloader\.dataset\.img_suffix='\.jpg'"):

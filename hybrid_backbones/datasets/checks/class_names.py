@@ -17,11 +17,15 @@ _FIX = 'hybrid-backbones check-data CONFIG --fix OUT_DIR writes annotation files
 
 def check_class_names(data: DataView) -> Iterator[Finding]:
     """Findings about `metainfo` of every dataset and `categories` of every annotation file."""
+    doubtful = set()
     for dataset in data.datasets:
         problems = list(_check_metainfo(dataset))
         yield from problems
-        if dataset.coco is not None and dataset.classes and not any(f.severity == ERROR for f in problems):
-            yield from _check_categories(dataset, dataset.coco, dataset.classes)
+        if any(finding.severity == ERROR for finding in problems):
+            doubtful.add(dataset.classes)
+    for dataset, file in data.coco_files(usable=False):
+        if dataset.classes and dataset.classes not in doubtful:
+            yield from _check_categories(dataset, file, dataset.classes)
     if not reads_text(data.cfg.get('model') or {}):
         yield from _check_between_datasets(data.datasets)
 
@@ -53,8 +57,9 @@ def _check_metainfo(dataset: DatasetView) -> Iterator[Finding]:
                 remedy="metainfo = dict(classes=('first', 'second'), palette=[...])",
             )
         return
-    yield from _check_names(where, classes)
-    if dataset.is_coco:
+    problems = list(_check_names(where, classes))
+    yield from problems
+    if dataset.is_coco and not problems:
         yield from _check_blanks(where, classes)
     yield from _check_palette(dataset, where, classes)
 

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
-# Of the forms that `segmentation` may have.
-ABSENT, EMPTY, POLYGONS, FLAT, RLE, BROKEN = range(6)
+# Of the forms that `segmentation` may have; of BLANK are run lengths without any pixel.
+ABSENT, EMPTY, POLYGONS, FLAT, RLE, BLANK, BROKEN = range(7)
 _CHUNK = 50_000
+# Six bits a character, the last of them without the bit that says "more follows".
+_RUN_LENGTHS = re.compile('[0-o]*[0-O]')
 
 
 def numbers(values: Sequence[Any]) -> np.ndarray:
@@ -83,6 +86,11 @@ class _Stream:
             if self._take(',}') == '}':
                 return
 
+    def end(self) -> None:
+        """Nothing may follow."""
+        if self.peek():
+            raise json.JSONDecodeError('Extra data', self.text, self.position)
+
     def chunks(self) -> Iterator[list]:
         """The list at hand, as lists of at most `_CHUNK` items."""
         self._take('[')
@@ -119,10 +127,10 @@ class CocoFile:
         areas: (N,) NaN where absent.
         crowd: (N,) NaN where absent.
         ignored: (N,) bool, key `ignore`.
-        segmentation: (N,) one of ABSENT, EMPTY, POLYGONS, FLAT, RLE, BROKEN.
+        segmentation: (N,) one of ABSENT, EMPTY, POLYGONS, FLAT, RLE, BLANK, BROKEN.
         polygon_sizes: (N, 2) fewest and most numbers of one polygon, 0 where there is none.
         odd_polygons: (N,) whether a polygon has an odd number of coordinates.
-        polygon_bounds: (N, 4) x0, y0, x1, y1 of all polygons, NaN where there is none.
+        mask_bounds: (N, 4) x0, y0, x1, y1 of all polygons or of the run lengths, NaN where there is none.
         rle_sizes: (N, 2) height and width, NaN where there is none.
         widths, heights: Of images, NaN where absent.
     """
@@ -163,6 +171,7 @@ class CocoFile:
                     chunks.append(_Annotations(records))
                 else:
                     getattr(self, key).extend(records)
+        stream.end()
 
     def _join(self, chunks: list['_Annotations']) -> None:
         def column(name: str) -> np.ndarray:
@@ -176,7 +185,7 @@ class CocoFile:
         self.category_rows = np.fromiter((self.category_index.get(i, -1) for i in self.category_ids), np.int64, n)
         self.boxes, self.areas, self.crowd = column('boxes'), column('areas'), column('crowd')
         self.ignored, self.segmentation = column('ignored'), column('segmentation')
-        self.polygon_sizes, self.polygon_bounds = column('polygon_sizes'), column('polygon_bounds')
+        self.polygon_sizes, self.mask_bounds = column('polygon_sizes'), column('mask_bounds')
         self.odd_polygons, self.rle_sizes = column('odd_polygons'), column('rle_sizes')
         starts = np.cumsum([0, *(len(chunk.ids) for chunk in chunks)])
         self.box_problems = {
@@ -204,7 +213,7 @@ class _Annotations:
         self._read_boxes([record.get('bbox') for record in records])
         self.polygon_sizes = np.zeros((n, 2), np.int32)
         self.odd_polygons = np.zeros(n, bool)
-        self.polygon_bounds = np.full((n, 4), np.nan)
+        self.mask_bounds = np.full((n, 4), np.nan)
         self.rle_sizes = np.full((n, 2), np.nan)
         self._read_segmentations([record.get('segmentation', _MISSING) for record in records])
 
@@ -231,6 +240,13 @@ class _Annotations:
                     kinds[i] = BROKEN
         for i in np.flatnonzero(kinds == RLE):
             self.rle_sizes[i] = values[i]['size']
+            bounds = run_length_bounds(values[i])
+            if bounds is None:
+                kinds[i] = BROKEN
+            elif bounds[0] == bounds[2]:
+                kinds[i] = BLANK
+            else:
+                self.mask_bounds[i] = bounds
 
     def _measure_polygons(self, rows: list[int], objects: list[list[list[float]]]) -> None:
         """Sizes and bounds of the polygons of some objects."""
@@ -239,6 +255,9 @@ class _Annotations:
         polygons = list(chain.from_iterable(objects))
         lengths = np.fromiter(map(len, polygons), np.int64, len(polygons))
         flat = np.fromiter(chain.from_iterable(polygons), np.float64, int(lengths.sum()))
+        # Text that holds numbers is converted, so that types are looked at: once a polygon, for speed.
+        if not np.isfinite(flat).all() or any(type(polygon[0]) is str for polygon in polygons if polygon):
+            raise ValueError('a coordinate is no number')
         starts = np.cumsum(lengths) - lengths
         is_x = (np.arange(len(flat)) - np.repeat(starts, lengths)) % 2 == 0
         counts = np.fromiter(map(len, objects), np.int64, len(objects))
@@ -254,13 +273,28 @@ class _Annotations:
             return
         inf = np.float64(np.inf)
         for axis, chosen in ((0, is_x), (1, ~is_x)):
-            self.polygon_bounds[at, axis] = np.minimum.reduceat(np.where(chosen, flat, inf), begin)
-            self.polygon_bounds[at, axis + 2] = np.maximum.reduceat(np.where(chosen, flat, -inf), begin)
+            self.mask_bounds[at, axis] = np.minimum.reduceat(np.where(chosen, flat, inf), begin)
+            self.mask_bounds[at, axis + 2] = np.maximum.reduceat(np.where(chosen, flat, -inf), begin)
         empty = np.add.reduceat(lengths, first) == 0
-        self.polygon_bounds[at[empty]] = np.nan
+        self.mask_bounds[at[empty]] = np.nan
 
 
 _MISSING = object()
+
+
+def run_length_bounds(segmentation: dict) -> list[float] | None:
+    """x0, y0, x1, y1 of a mask of run lengths, zeros if it is blank; None if they do not fill its size."""
+    (height, width), counts = map(int, segmentation['size']), segmentation['counts']
+    if isinstance(counts, list):
+        if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width:
+            return None
+        encoded = coco_mask.frPyObjects(dict(size=[height, width], counts=counts), height, width)
+    elif _RUN_LENGTHS.fullmatch(counts):
+        encoded = dict(size=[height, width], counts=counts)
+    else:
+        return None
+    x, y, w, h = coco_mask.toBbox(encoded).tolist()
+    return [x, y, x + w, y + h] if x + w <= width and y + h <= height else None
 
 
 def _kind(value: Any) -> int:

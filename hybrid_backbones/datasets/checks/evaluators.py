@@ -208,6 +208,16 @@ def _check_preprocessor(model: dict) -> Iterator[Finding]:
             consequence='Pixels are 0 to 255: inputs reach about 1000, and pretrained weights are of no use.',
             remedy=scaled,
         )
+    elif max(map(abs, mean)) <= 1 and any(mean) and min(std) > _LARGEST_UNIT_VALUE:
+        yield Finding(
+            ERROR,
+            'normalisation',
+            where,
+            f'mean={list(mean)} is of pixels from 0 to 1, std={list(std)} is not',
+            key='mean',
+            consequence='Inputs are not centred: pretrained weights see images that are too bright.',
+            remedy=f'mean={[round(255 * v, 3) for v in mean]}',
+        )
     elif max(mean) > _LARGEST_UNIT_VALUE and max(std) <= 1 and set(std) != {1}:
         yield Finding(
             ERROR,
@@ -218,13 +228,18 @@ def _check_preprocessor(model: dict) -> Iterator[Finding]:
             consequence='Inputs reach about 1000.',
             remedy=f'std={[round(255 * v, 3) for v in std]}',
         )
-    elif len(mean) == 3 and mean[0] > 110 and mean[2] < 110 and not options.get('bgr_to_rgb') and len(set(std)) > 1:
-        yield Finding(
-            WARNING,
-            'normalisation',
-            where,
-            f'mean={list(mean)} is in the order R, G, B, and images are read as B, G, R',
-            key='bgr_to_rgb',
-            consequence='Red is normalised as blue, and pretrained weights see other colours.',
-            remedy='bgr_to_rgb=True',
-        )
+    elif len(mean) == 3 and len(set(std)) > 1:
+        red_first, blue_first = mean[0] > 110 > mean[2], mean[0] < 110 < mean[2]
+        turned = bool(options.get('bgr_to_rgb'))
+        if (red_first and not turned) or (blue_first and turned):
+            orders = ('R, G, B', 'B, G, R')
+            given, seen = orders if red_first else orders[::-1]
+            yield Finding(
+                WARNING,
+                'normalisation',
+                where,
+                f'mean={list(mean)} is in the order {given}, and the model sees {seen}',
+                key='bgr_to_rgb',
+                consequence='Red is normalised as blue, and pretrained weights see other colours.',
+                remedy=f'bgr_to_rgb={not turned}',
+            )

@@ -25,9 +25,9 @@ def check_heads(data: DataView) -> Iterator[Finding]:
     expected = len(dataset.classes)
     for where, given, implicit in _counts(model, 'model', data.scope):
         wanted = _wanted(where, dataset)
-        if not wanted or given in wanted:
+        if not wanted or (isinstance(given, int) and given in wanted):
             continue
-        said = f'{given}, the default' if implicit else str(given)
+        said = f'{given!r}, the default' if implicit else repr(given)
         yield Finding(
             ERROR,
             'num-classes',
@@ -51,7 +51,7 @@ def _wanted(where: str, dataset: DatasetView) -> list[int]:
     return [len(things) if key == 'num_things_classes' else len(stuff)]
 
 
-def _counts(node: Any, where: str, scope: str) -> Iterator[tuple[str, int, bool]]:
+def _counts(node: Any, where: str, scope: str) -> Iterator[tuple[str, Any, bool]]:
     """Keys and values of `num_classes` and its kin; and whether the value is a default."""
     if isinstance(node, (list, tuple)):
         for i, child in enumerate(node):
@@ -60,7 +60,7 @@ def _counts(node: Any, where: str, scope: str) -> Iterator[tuple[str, int, bool]
     if not isinstance(node, dict) or type_name(node) in _OTHER_TYPES:
         return
     for key in ('num_classes', 'num_things_classes', 'num_stuff_classes'):
-        if isinstance(node.get(key), int):
+        if isinstance(node.get(key), (int, float, str)):
             yield f'{where}.{key}', node[key], False
     if 'num_classes' not in node and 'head' in '.'.join(where.split('.')[-2:]) and 'type' in node:
         default = _default(node, scope)

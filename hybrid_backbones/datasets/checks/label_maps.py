@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .findings import ERROR, NOTE, WARNING, Finding
+from .findings import ERROR, NOTE, WARNING, Finding, loss_severity
 from .image_file import read_header
 from .view import DatasetView, DataView, type_name
 
@@ -305,21 +305,46 @@ def _out_of_range(
 def _check_one_class(
     folder: str, maps: list[LabelMap], used: set[int], present: set[int], num_classes: int
 ) -> Iterator[Finding]:
-    if len(used) != 1 or num_classes < 2:
+    if len(used) != 1:
+        yield from _check_mixed(folder, maps)
         return
     masks = present == {0, 255}
+    alone = 'the only class' if num_classes == 1 else f'class {next(iter(used))}'
+    remedy = 'check the values, reduce_zero_label and classes'
+    if num_classes == 1:
+        remedy = 'name the background as a class of its own, the first: value 0'
+    elif masks:
+        remedy = f'{FIX}: 255 becomes class 1'
     yield Finding(
         ERROR,
         'label-one-class',
         folder,
-        f'all pixels are of class {next(iter(used))} or ignored (values found: {sorted(present)[:10]})',
+        f'all pixels are of {alone} or ignored (values found: {sorted(present)[:10]})',
         record=str(maps[0].path),
         count=len(maps),
         total=len(maps),
         consequence='A network that always answers that class has mIoU 100.'
         + (' The masks are 0/255, and 255 is the value that is ignored.' if masks else ''),
-        remedy=f'{FIX}: 255 becomes class 1' if masks else 'check the values, reduce_zero_label and classes',
+        remedy=remedy,
     )
+
+
+def _check_mixed(folder: str, maps: list[LabelMap]) -> Iterator[Finding]:
+    """Masks of 0 and 255 among maps of classes none of which has ignored pixels."""
+    values = [set(map(int, m.values)) for m in maps]
+    masks = [m for m, own in zip(maps, values, strict=True) if own == {0, 255}]
+    if masks and not any(255 in own for own in values if own != {0, 255}):
+        yield Finding(
+            loss_severity(len(masks), len(maps)),
+            'label-mixed',
+            folder,
+            'some label maps are masks of 0 and 255, the others hold classes',
+            record=str(masks[0].path),
+            count=len(masks),
+            total=len(maps),
+            consequence='255 is the value that is ignored: what these masks show is not learned.',
+            remedy='write them with the number of their class in place of 255',
+        )
 
 
 def _check_loading(dataset: DatasetView) -> Iterator[Finding]:

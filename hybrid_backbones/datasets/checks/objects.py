@@ -9,11 +9,16 @@ from .findings import ERROR, LARGE_SHARE, LARGE_SHARE_OF_STRAYS, NOTE, WARNING, 
 from .rows import EVALUATION_ENDS, FIX, finder, image_bounds
 from .view import DatasetView, DataView
 
+# Where no mask shows what a box means: from this share of boxes over the border on, another notation is looked for.
+_OVER_BORDER = 0.1
+# Of larger objects COCO evaluation leaves out all.
+LARGEST_AREA = 1e10
+
 
 def check_objects(data: DataView) -> Iterator[Finding]:
     """Findings about the objects of every annotation file of COCO's layout."""
     for dataset, file in data.coco_files():
-        for check in (_check_boxes, _check_areas, _check_crowds):
+        for check in (_check_boxes, _check_doubles, _check_areas, _check_crowds):
             yield from check(dataset, file)
 
 
@@ -93,14 +98,32 @@ def _check_boxes(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
     )
 
 
+def _check_doubles(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
+    """Objects that are listed twice, as in exports that were joined."""
+    rows = np.column_stack([file.image_rows, file.category_rows, file.boxes])
+    first: dict[bytes, int] = {}
+    again = [i for i, row in enumerate(rows) if first.setdefault(row.tobytes(), i) != i]
+    yield from finder(file)(
+        WARNING if dataset.split == 'train' else LARGE_SHARE_OF_STRAYS,
+        'object-double',
+        np.array(again, np.int64),
+        'the same object is listed again: image, category and box are equal',
+        key='bbox',
+        remedy=FIX,
+        consequence='It counts twice in the loss.'
+        if dataset.split == 'train'
+        else 'A detector finds it once: the others are misses, and AP is too low.',
+    )
+
+
 def box_form(file: CocoFile) -> str:
     """Another notation than x, y, width, height that the boxes are in, as far as the file shows it."""
     boxes = file.boxes
     image_w, image_h = image_bounds(file)
     usable = np.isfinite(boxes).all(1)
-    known = usable & np.isfinite(file.polygon_bounds).all(1)
+    known = usable & np.isfinite(file.mask_bounds).all(1)
     if known.sum() >= 3:
-        given, bounds = boxes[known], file.polygon_bounds[known]
+        given, bounds = boxes[known], file.mask_bounds[known]
         sides = bounds[:, 2:] - bounds[:, :2]
         tolerance = 2 + 0.02 * sides.max(1, keepdims=True)
         for form, expected in (
@@ -112,18 +135,29 @@ def box_form(file: CocoFile) -> str:
             if (np.abs(given - expected) <= tolerance).all(1).mean() > 0.8:
                 return '' if form.startswith('[x') else form
         return ''
-    x, y, x2, y2 = boxes[usable].T
-    if not len(x):
+    if not usable.any():
         return ''
+    x, y, w, h = boxes[usable].T
+    wide, high = image_w[usable] + 1, image_h[usable] + 1
     with np.errstate(invalid='ignore'):
-        over = (x + x2 > image_w[usable] + 1) | (y + y2 > image_h[usable] + 1)
-        corners = (x2 > x) & (y2 > y) & (x2 <= image_w[usable] + 1) & (y2 <= image_h[usable] + 1)
-    return 'corners [x1, y1, x2, y2]' if over.mean() > 0.2 and corners.mean() > 0.99 else ''
+        if ((x + w > wide) | (y + h > high)).mean() <= _OVER_BORDER:
+            return ''
+        for form, fits in (
+            ('corners [x1, y1, x2, y2]', (w > x) & (h > y) & (w <= wide) & (h <= high)),
+            (
+                'centre [cx, cy, width, height]',
+                (x >= w / 2 - 1) & (y >= h / 2 - 1) & (x + w / 2 <= wide) & (y + h / 2 <= high),
+            ),
+            ('rows first [y, x, height, width]', (y + h <= wide) & (x + w <= high)),
+        ):
+            if fits.mean() > 0.99:
+                return form
+    return ''
 
 
 def _check_areas(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
     find = finder(file)
-    absent = np.isnan(file.areas)
+    absent = ~(np.abs(file.areas) <= LARGEST_AREA)
     ends = 'MMDetection ends with KeyError or TypeError at the first of them, naming neither file nor annotation.'
     yield from find(
         ERROR,
@@ -138,7 +172,7 @@ def _check_areas(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
         boxes = file.boxes[:, 2] * file.boxes[:, 3]
         whole = (file.boxes[:, 2] >= 1) & (file.boxes[:, 3] >= 1)
         zero = whole & (file.areas <= 0)
-        larger = whole & (file.areas > 1.1 * boxes + 4)
+        unlike = whole & ~zero & ((file.areas > 1.1 * boxes + 4) | (file.areas < 0.001 * boxes))
     yield from find(
         LARGE_SHARE,
         'area-zero',
@@ -148,12 +182,12 @@ def _check_areas(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
         remedy=FIX,
         consequence='MMDetection drops objects of no area in training; COCO metrics call them small.',
     )
-    if larger.mean() > LARGE_SHARE:
+    if unlike.mean() > LARGE_SHARE:
         yield from find(
             WARNING,
-            'area-larger-than-box',
-            larger,
-            'area is larger than the box',
+            'area-unlike-box',
+            unlike,
+            'area is larger than the box, or less than a thousandth of it',
             key='area',
             remedy=FIX,
             consequence='COCO sorts objects into small, medium and large by it: AP_s, AP_m, AP_l are wrong.',
@@ -168,7 +202,7 @@ def _check_crowds(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
             NOTE,
             'iscrowd-missing',
             absent,
-            'annotations have no iscrowd',
+            'annotations have no iscrowd, or one that is no number',
             key='iscrowd',
             remedy=FIX,
             consequence='Training takes them as single objects; COCO evaluation would end in a KeyError.',
@@ -178,7 +212,7 @@ def _check_crowds(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
             ERROR,
             'iscrowd-missing',
             absent,
-            'annotations have no iscrowd',
+            'annotations have no iscrowd, or one that is no number',
             key='iscrowd',
             remedy=FIX,
             consequence=f"KeyError: 'iscrowd'. {EVALUATION_ENDS}",

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from .coco_file import CocoFile
-from .findings import ERROR, LARGE_SHARE_OF_STRAYS, NOTE, WARNING, Finding
+from .findings import ERROR, LARGE_SHARE_OF_STRAYS, NOTE, WARNING, Finding, loss_severity
 from .rows import FIX, finder
 from .view import DatasetView, DataView
 
@@ -145,6 +146,7 @@ def _check_references(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]
                 consequence='Its objects are taken to lie outside of it.',
                 remedy=FIX,
             )
+    yield from _check_file_names(dataset, file)
     yield from _check_double_images(file)
     for code, rows, key, known in (
         ('unknown-image', file.image_rows < 0, 'image_id', file.image_index),
@@ -189,3 +191,58 @@ def _check_double_images(file: CocoFile) -> Iterator[Finding]:
         consequence='Of each id the last image is used, with the objects of all.',
         remedy=FIX,
     )
+
+
+def _check_file_names(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
+    """Every image names its file, and no two images the same one."""
+    names = [dataset.file_name(image) for image in file.images]
+    nameless = [i for i, name in enumerate(names) if not isinstance(name, str) or not name]
+    if nameless:
+        yield Finding(
+            ERROR,
+            'image-record',
+            str(file.path),
+            'images without the name of their file',
+            record=f'image {file.images[nameless[0]].get("id")!r}',
+            key='file_name',
+            count=len(nameless),
+            total=len(names),
+            consequence='MMDetection ends with an error that names neither file nor image.',
+            remedy='export it again with file_name, relative to data_prefix.img',
+        )
+    parted = _parted_images(file, names)
+    if parted:
+        name, ids = parted[0]
+        yield Finding(
+            loss_severity(len(parted), len(names)),
+            'image-parted',
+            str(file.path),
+            'an image file is listed under several ids, each with other objects',
+            record=f'{name}: ids {", ".join(map(repr, ids[:4]))}',
+            key='file_name',
+            count=len(parted),
+            total=len(names),
+            consequence='Each copy has a part of the objects: the others are background in it.',
+            remedy=FIX,
+        )
+
+
+def _parted_images(file: CocoFile, names: list[Any]) -> list[tuple[str, list[Any]]]:
+    """File names whose objects are divided among image records of several ids, and these ids."""
+    rows: dict[str, dict[Any, int]] = {}
+    for image_id, row in file.image_index.items():
+        if isinstance(names[row], str) and names[row]:
+            rows.setdefault(names[row], {})[image_id] = row
+    shared = {name: copies for name, copies in rows.items() if len(copies) > 1}
+    if not shared:
+        return []
+    order = np.argsort(file.image_rows, kind='stable')
+    ends = np.searchsorted(file.image_rows[order], np.arange(len(names) + 1))
+    boxes = file.boxes[order]
+
+    def objects(row: int) -> frozenset[bytes]:
+        return frozenset(box.tobytes() for box in boxes[ends[row] : ends[row + 1]])
+
+    return [
+        (name, list(copies)) for name, copies in shared.items() if len({objects(row) for row in copies.values()}) > 1
+    ]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .coco_file import ABSENT, BROKEN, EMPTY, FLAT, POLYGONS, RLE, CocoFile
+from .coco_file import ABSENT, BLANK, BROKEN, EMPTY, FLAT, POLYGONS, RLE, CocoFile
 from .findings import ERROR, LARGE_SHARE, LARGE_SHARE_OF_STRAYS, WARNING, Finding
 from .rows import FIX, finder, image_bounds
 from .view import DatasetView, DataView
@@ -27,9 +27,21 @@ def _check_masks(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
         (ABSENT, 'objects have no segmentation'),
         (EMPTY, 'objects have an empty segmentation'),
         (FLAT, 'polygons are not nested: expected [[x1, y1, x2, y2, ...]]'),
-        (BROKEN, 'segmentation is neither a list of polygons nor a dict of size and counts'),
+        (
+            BROKEN,
+            'segmentation is neither a list of polygons of numbers nor run lengths (size, counts) that fill their size',
+        ),
     ):
         yield from find(ERROR, 'segmentation', kind == code, message, key='segmentation', consequence=ends, remedy=fix)
+    yield from find(
+        LARGE_SHARE,
+        'mask-blank',
+        kind == BLANK,
+        'run lengths without a pixel of the object',
+        key='segmentation.counts',
+        consequence='Its mask is learned as empty, and never found by an evaluation.',
+        remedy=fix,
+    )
     polygons = kind == POLYGONS
     lost = polygons & ((file.polygon_sizes[:, 1] < 6) | (file.odd_polygons & (file.polygon_sizes[:, 1] < 7)))
     yield from find(
@@ -60,7 +72,7 @@ def _check_mask_places(file: CocoFile) -> Iterator[Finding]:
     with np.errstate(invalid='ignore'):
         rle = (file.segmentation == RLE) & np.isfinite(image_w)
         wrong = rle & ((file.rle_sizes[:, 0] != image_h) | (file.rle_sizes[:, 1] != image_w))
-        bounds, boxes = file.polygon_bounds, file.boxes
+        bounds, boxes = file.mask_bounds, file.boxes
         corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
         slack = 3 + 0.1 * np.fmax(boxes[:, 2:3], boxes[:, 3:4])
         usable = np.isfinite(bounds).all(1) & (boxes[:, 2:] >= 1).all(1)
@@ -84,7 +96,7 @@ def _check_mask_places(file: CocoFile) -> Iterator[Finding]:
         LARGE_SHARE_OF_STRAYS,
         'mask-outside-box',
         apart,
-        'polygons reach out of their boxes',
+        'masks reach out of their boxes',
         key='segmentation',
         consequence='Boxes and masks are trained towards different places.',
         remedy=FIX,

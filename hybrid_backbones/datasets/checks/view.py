@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -204,11 +204,24 @@ class DataView:
         return any('segm' in _as_list(evaluator.get('metric')) for evaluator in self.evaluators(split))
 
     def coco_files(self, usable: bool = True) -> Iterator[tuple[DatasetView, CocoFile]]:
-        """Datasets with annotation files of COCO's layout; `usable`: those that list images and objects."""
-        for dataset in self.datasets:
+        """Datasets with annotation files of COCO's layout; `usable`: those that list images and objects.
+
+        Files that evaluators alone read are among them, as those of the dataset that is measured.
+        """
+        for dataset in [*self.datasets, *self._of_evaluators()]:
             file = dataset.coco
             if file is not None and not (usable and (file.error or not file.images or not file.num_annotations)):
                 yield dataset, file
+
+    def _of_evaluators(self) -> Iterator[DatasetView]:
+        """A dataset as it would be with the annotation file of its evaluator, where that is another one."""
+        for split in self.splits:
+            own = [dataset for dataset in self.datasets if dataset.split == split and dataset.is_coco]
+            for evaluator in self.evaluators(split) if own else ():
+                name = evaluator.get('ann_file')
+                if isinstance(name, str) and all(d.ann_file.resolve() != Path(name).resolve() for d in own):
+                    config = {**own[0].config, 'data_root': '', 'ann_file': name}
+                    yield replace(own[0], where=f'{split}_evaluator', config=config)
 
     def coco_file(self, path: Path) -> CocoFile:
         key = path.resolve()
