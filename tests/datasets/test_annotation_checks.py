@@ -266,6 +266,23 @@ def test_small_images_and_what_filters_leave(tmp_path):
         check_data(coco_config(tmp_path, **{'train_dataloader.dataset.filter_cfg.min_size': 100}))
 
 
+def test_objects_that_filters_drop_are_counted_by_reason(tmp_path):
+    def change(content: dict) -> None:
+        first, second, third, fourth, fifth, *_ = content['annotations']
+        first.update(iscrowd=1)
+        second.update(ignore=1)
+        third.update(area=0)
+        fourth.update(image_id=77, iscrowd=1)
+        fifth.update(category_id=9)
+
+    write_coco(tmp_path, change, splits=('train',))
+    report = check_data(coco_config(tmp_path), allow=['area-zero', 'unknown-category', 'unknown-image'])
+    (finding,) = (f for f in report.findings if f.code == 'objects-left-out')
+    assert (finding.count, finding.total) == (5, 12)
+    reasons = '1 of unknown images, 1 of other categories, 1 of no area, 1 crowds, 1 with the key ignore'
+    assert finding.message == f'CocoDataset leaves out objects: {reasons}'
+
+
 def test_broken_json_is_named(tmp_path):
     write_coco(tmp_path)
     path = tmp_path / 'train.json'

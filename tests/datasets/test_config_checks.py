@@ -26,6 +26,12 @@ ERRORS = {
     'other order in validation': ({f'{VAL}.metainfo.classes': CLASSES[::-1]}, 'the same classes in another order'),
     'classes of a head': ({'model.roi_head.bbox_head.num_classes': 2}, r'num_classes=3'),
     'evaluator': ({'val_evaluator.metric': 'bbx'}, "CocoMetric knows no metric 'bbx'.*val_evaluator.metric='bbox'"),
+    'masks of a model without them': (
+        {'model.roi_head.mask_head': None},
+        "segm measures masks, and MaskRCNN has no head for them.*val_evaluator.metric='bbox'",
+    ),
+    'classes of a head as text': ({'model.roi_head.bbox_head.num_classes': '3'}, "it is '3', but"),
+    'numbers for names': ({f'{TRAIN}.metainfo.classes': (1, 2, 3)}, 'classes holds 1, which is no name'),
     'metric item': ({'val_evaluator.metric_items': ['mAp']}, 'CocoMetric knows no item'),
     'best checkpoint': (
         {'default_hooks': dict(checkpoint=dict(type='CheckpointHook', save_best='coco/bbox_map'))},
@@ -34,6 +40,10 @@ ERRORS = {
     'mean from 0 to 1': (
         {'model.data_preprocessor': dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])},
         r'mean=\[123.675, 116.28, 103.53\]',
+    ),
+    'mean from 0 to 1 alone': (
+        {'model.data_preprocessor': dict(mean=[0.485, 0.456, 0.406], std=[58.395, 57.12, 57.375])},
+        r'std=\[58.395, 57.12, 57.375\] is not',
     ),
     'deviation of 0': ({'model.data_preprocessor': dict(mean=[1.0, 1, 1], std=[0.0, 1, 1])}, 'holds 0'),
     'no such class': ({f'{TRAIN}.type': 'CocoDatset'}, "no dataset class 'CocoDatset' is registered"),
@@ -49,6 +59,28 @@ def test_mistakes_are_errors(data, options, message):
 def test_evaluator_of_another_file(data):
     with pytest.raises(DataError, match=r'evaluator-file.*\n.*\n.*\n.*val_evaluator\.ann_file='):
         check_data(coco_config(data, **{'val_evaluator.ann_file': f'{data}/train.json'}))
+
+
+def test_the_file_of_an_evaluator_is_checked_as_that_of_its_dataset(data, tmp_path):
+    content = json.loads((data / 'val.json').read_text())
+    content['categories'][0]['name'] = 'Square'
+    content['annotations'][0].pop('iscrowd')
+    (tmp_path / 'other.json').write_text(json.dumps(content))
+    with pytest.raises(DataError) as error:
+        check_data(coco_config(data, **{'val_evaluator.ann_file': str(tmp_path / 'other.json')}))
+    assert f"[category-missing] {tmp_path}/other.json: categories does not have 'square'" in str(error.value)
+    assert f'[iscrowd-missing] {tmp_path}/other.json' in str(error.value)
+
+
+@pytest.mark.parametrize('mean, turned', [([123.675, 116.28, 103.53], False), ([103.53, 116.28, 123.675], True)])
+def test_order_of_colours(data, mean, turned):
+    options = dict(mean=mean, std=[58.395, 57.12, 57.375])
+    right, wrong = (
+        check_data(coco_config(data, **{'model.data_preprocessor': dict(options, bgr_to_rgb=turn)}))
+        for turn in (not turned, turned)
+    )
+    assert right.findings == []
+    assert [f.remedy for f in wrong.findings] == [f'bgr_to_rgb={not turned}']
 
 
 def test_classes_of_the_dataset_class_itself(data):

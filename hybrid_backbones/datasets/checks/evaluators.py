@@ -32,6 +32,7 @@ def check_evaluators(data: DataView) -> Iterator[Finding]:
         for evaluator in data.evaluators(split):
             yield from _check_file(split, evaluator, datasets, data)
             yield from _check_metrics(split, evaluator)
+            yield from _check_masks(split, evaluator, data.cfg.get('model') or {})
     if 'train' in data.splits and 'val' in data.splits:
         yield from _check_save_best(data)
     yield from _check_preprocessor(data.cfg.get('model') or {})
@@ -125,6 +126,33 @@ def _check_metrics(split: str, evaluator: dict) -> Iterator[Finding]:
                     consequence='KeyError at the first validation.',
                     remedy=f'of {", ".join(_COCO_ITEMS + _PROPOSAL_ITEMS)}',
                 )
+
+
+def _check_masks(split: str, evaluator: dict, model: dict) -> Iterator[Finding]:
+    """`segm` is measured of models that put out masks."""
+    metrics = _values(evaluator.get('metric'))
+    if type_name(evaluator) not in ('CocoMetric', 'LVISMetric') or 'segm' not in metrics or not model:
+        return
+    if _finds_boxes_alone(model):
+        left = [metric for metric in metrics if metric != 'segm'] or ['bbox']
+        yield Finding(
+            ERROR,
+            'metric',
+            f'{split}_evaluator.metric',
+            f'segm measures masks, and {type_name(model)} has no head for them',
+            key='metric',
+            consequence="KeyError: 'segm is not in results' at the first validation.",
+            remedy=f'{split}_evaluator.metric={left[0] if len(left) == 1 else left!r}',
+        )
+
+
+def _finds_boxes_alone(model: dict) -> bool:
+    """Whether a model is a detector without masks, as far as its config shows."""
+    if isinstance(model.get('roi_head'), dict):
+        return not model['roi_head'].get('mask_head')
+    head = model.get('bbox_head')
+    with_masks = model.get('mask_head') or model.get('segm_head')
+    return isinstance(head, dict) and not with_masks and not any(word in type_name(head) for word in ('Ins', 'Mask'))
 
 
 def measured_names(evaluators: list[dict], classes: tuple[str, ...]) -> set[str] | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .coco_file import CocoFile
-from .findings import ERROR, NOTE, Finding, loss_severity
+from .findings import ERROR, LARGE_SHARE_OF_STRAYS, NOTE, WARNING, Finding, loss_severity
 from .rows import FIX, image_bounds
 from .view import DatasetView, DataView
 
@@ -54,6 +54,7 @@ def _check_filters(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
             consequence='filter_empty_gt=True leaves them out of training.',
             remedy=f'to train on them as background: {dataset.where}.filter_cfg=dict(filter_empty_gt=False)',
         )
+    yield from _left_out(dataset, file)
     if not kept.any():
         yield Finding(
             ERROR,
@@ -69,6 +70,11 @@ def _check_filters(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
 
 def kept_objects(dataset: DatasetView, file: CocoFile) -> np.ndarray:
     """(N,) bool: the annotations that `CocoDataset.parse_data_info` keeps and does not ignore."""
+    return ~np.any(list(_dropped_objects(dataset, file).values()), axis=0)
+
+
+def _dropped_objects(dataset: DatasetView, file: CocoFile) -> dict[str, np.ndarray]:
+    """(N,) bool by reason: the annotations that `CocoDataset.parse_data_info` leaves out or ignores."""
     names = {category.get('name') for category in file.categories}
     classes = set(dataset.classes or ()) & names
     wanted = np.array([category.get('name') in classes for category in file.categories] + [False])
@@ -76,5 +82,35 @@ def kept_objects(dataset: DatasetView, file: CocoFile) -> np.ndarray:
     x, y, w, h = file.boxes.T
     with np.errstate(invalid='ignore'):
         inside = (np.fmin(x + w, image_w) > np.fmax(x, 0)) & (np.fmin(y + h, image_h) > np.fmax(y, 0))
-        large = (file.areas > 0) & (w >= 1) & (h >= 1)
-        return inside & large & wanted[file.category_rows] & ~file.ignored & ~(file.crowd > 0)
+        return {
+            'of unknown images': file.image_rows < 0,
+            'of other categories': ~wanted[file.category_rows],
+            'outside of their images': ~inside,
+            'narrower than a pixel': ~((w >= 1) & (h >= 1)),
+            'of no area': ~(file.areas > 0),
+            'crowds': file.crowd > 0,
+            'with the key ignore': file.ignored,
+        }
+
+
+def _left_out(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
+    """How many objects are not trained on, each counted under the first reason."""
+    reasons = _dropped_objects(dataset, file)
+    lost, parts = np.zeros(file.num_annotations, bool), []
+    for reason, rows in reasons.items():
+        if (new := rows & ~lost).any():
+            parts.append(f'{int(new.sum())} {reason}')
+        lost |= rows
+    if not lost.any():
+        return
+    on_purpose = (reasons['crowds'] | reasons['with the key ignore']).sum()
+    yield Finding(
+        NOTE if on_purpose < LARGE_SHARE_OF_STRAYS * len(lost) else WARNING,
+        'objects-left-out',
+        str(file.path),
+        f'{dataset.name} leaves out objects: {", ".join(parts)}',
+        record=file.name(int(np.flatnonzero(lost)[0])),
+        count=int(lost.sum()),
+        total=len(lost),
+        consequence='They are not trained on; crowds and ignored ones are no background either.',
+    )
