@@ -162,8 +162,9 @@ def test_layout_of_wider_face(tmp_path):
     check_data(det_config(tmp_path, 'WIDERFaceDataset', ann_file='train.txt', data_prefix=dict(img='WIDER_train')))
 
 
-def test_layout_of_coco_panoptic(tmp_path):
-    classes = DataView(det_config(tmp_path, 'CocoPanopticDataset')).datasets[0].cls.METAINFO['classes']
+@pytest.mark.parametrize('kind', ['CocoPanopticDataset', 'ADE20KPanopticDataset'])
+def test_layout_of_coco_panoptic(tmp_path, kind):
+    classes = DataView(det_config(tmp_path, kind)).datasets[0].cls.METAINFO['classes']
     segments = [dict(id=1, category_id=1, iscrowd=0, bbox=[5, 5, 20, 20], area=400)]
     content = dict(
         images=[dict(id=1, file_name='0.jpg', width=WIDTH, height=HEIGHT)],
@@ -173,8 +174,4 @@ def test_layout_of_coco_panoptic(tmp_path):
     (tmp_path / 'panoptic.json').write_text(json.dumps(content))
     write_image(tmp_path / 'images' / '0.jpg', np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
     write_image(tmp_path / 'maps' / '0.png', np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    check_data(
-        det_config(
-            tmp_path, 'CocoPanopticDataset', ann_file='panoptic.json', data_prefix=dict(img='images/', seg='maps/')
-        )
-    )
+    check_data(det_config(tmp_path, kind, ann_file='panoptic.json', data_prefix=dict(img='images/', seg='maps/')))

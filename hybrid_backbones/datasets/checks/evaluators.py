@@ -258,7 +258,7 @@ def _check_preprocessor(model: dict) -> Iterator[Finding]:
         )
     elif len(mean) == 3 and len(set(std)) > 1:
         red_first, blue_first = mean[0] > 110 > mean[2], mean[0] < 110 < mean[2]
-        turned = bool(options.get('bgr_to_rgb'))
+        turned = bool(options.get('bgr_to_rgb') or options.get('to_rgb'))
         if (red_first and not turned) or (blue_first and turned):
             orders = ('R, G, B', 'B, G, R')
             given, seen = orders if red_first else orders[::-1]

@@ -76,7 +76,8 @@ def list_images(dataset: DatasetView) -> tuple[int, Callable[[int], ImageRecord]
     records = dataset.records
     if isinstance(records, Exception):
         return 0, lambda row: ImageRecord(Path())
-    listed = [r for r in records if isinstance(r, dict) and isinstance(r.get('img_path'), str)]
+    frames = [frame for r in records if isinstance(r, dict) for frame in r.get('images', [r])]  # of videos
+    listed = [frame for frame in frames if isinstance(frame, dict) and isinstance(frame.get('img_path'), str)]
     return len(listed), lambda i: ImageRecord(
         Path(listed[i]['img_path']), listed[i].get('width'), listed[i].get('height')
     )

@@ -13,8 +13,11 @@ from .findings import ERROR, NOTE, Finding, loss_severity
 from .view import DatasetView, DataView
 
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
-# Read by their own classes, which need packages or files that no check can stand in for.
-_UNCHECKED = ('DSDLDetDataset', 'DSDLSegDataset', 'DecathlonDataset', 'BioCT')
+# Classes whose records are in files of their own kind, or need packages of their own.
+UNCHECKED = (
+    *('DSDLDetDataset', 'DSDLSegDataset', 'DecathlonDataset', 'DODDataset'),
+    *('RefCocoDataset', 'MDETRStyleRefCocoDataset', 'Flickr30kDataset'),
+)
 
 _COCO = """COCO 2017 is expected as
   {root}/
@@ -40,6 +43,14 @@ def check_layouts(data: DataView) -> Iterator[Finding]:
                 remedy='check its spelling, or import it with custom_imports',
             )
             continue
+        if dataset.is_a(*UNCHECKED):
+            yield Finding(
+                NOTE,
+                'layout-unchecked',
+                dataset.where,
+                f'files, folders and images of {dataset.name} are looked for; its annotations are not checked',
+                key='type',
+            )
         problems = list(_check_places(dataset))
         yield from problems
         if not problems:
@@ -109,9 +120,9 @@ def _check_listing(dataset: DatasetView) -> Iterator[Finding]:
 
 def _refused(dataset: DatasetView, where: str, error: Exception) -> Finding:
     text = str(error).strip() or 'an assertion of its code'
-    if dataset.name in _UNCHECKED or isinstance(error, ImportError):
+    if dataset.name in UNCHECKED or isinstance(error, ImportError):
         return Finding(
-            NOTE if dataset.name in _UNCHECKED else ERROR,
+            NOTE if dataset.name in UNCHECKED else ERROR,
             'layout-unsupported',
             where,
             f'{dataset.name} needs something that is not installed ({type(error).__name__}: {text[:300]})',
@@ -152,7 +163,8 @@ def _empty(dataset: DatasetView) -> Finding:
 
 def _check_instances(dataset: DatasetView, where: str, records: list) -> Iterator[Finding]:
     """Objects of layouts other than COCO's, as the dataset class itself reads them."""
-    lists = [r['instances'] for r in records if isinstance(r, dict) and isinstance(r.get('instances'), list)]
+    frames = [frame for r in records if isinstance(r, dict) for frame in r.get('images', [r])]  # of videos
+    lists = [frame['instances'] for frame in frames if isinstance(frame.get('instances'), list)]
     if not lists or dataset.is_a('CocoCaptionDataset', 'RefCocoDataset', 'MDETRStyleRefCocoDataset'):
         return
     instances = [i for objects in lists for i in objects]
