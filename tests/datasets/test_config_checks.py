@@ -56,6 +56,12 @@ def test_mistakes_are_errors(data, options, message):
         check_data(coco_config(data, **options))
 
 
+def test_validation_on_training_images(data):
+    options = {f'{VAL}.ann_file': 'train.json', f'{VAL}.data_prefix.img': 'train/'}
+    report = check_data(coco_config(data, **options, **{'val_evaluator.ann_file': f'{data}/train.json'}))
+    assert [(f.severity, f.code, f.count) for f in report.findings] == [('warning', 'validation-trained-on', 4)]
+
+
 def test_evaluator_of_another_file(data):
     with pytest.raises(DataError, match=r'evaluator-file.*\n.*\n.*\n.*val_evaluator\.ann_file='):
         check_data(coco_config(data, **{'val_evaluator.ann_file': f'{data}/train.json'}))

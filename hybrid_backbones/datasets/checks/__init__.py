@@ -22,6 +22,7 @@ from .layouts import check_layouts, expected_layout, missing_data_hint
 from .objects import check_objects
 from .records import check_records
 from .segmentations import check_segmentations
+from .splits import check_splits
 from .view import DataView
 
 __all__ = [
@@ -51,6 +52,7 @@ CHECKS: tuple[Callable[[DataView], Iterator[Finding]], ...] = (
     check_filters,
     check_images,
     check_label_maps,
+    check_splits,
     check_evaluators,
 )
 _MISSING = ('folder-missing', 'file-missing', 'image-missing', 'label-missing')
