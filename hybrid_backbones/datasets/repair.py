@@ -160,7 +160,10 @@ def _repair_object(record: dict, form: str, size: tuple[int, int], with_masks: b
     try:
         box = [float(value) for value in record['bbox']]
         x, y, w, h = box
+        finite = bool(np.isfinite(box).all())
     except (KeyError, TypeError, ValueError):
+        finite = False
+    if not finite:
         changes['annotations without a box removed'] += 1
         return False
     if form.startswith('corners'):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from datasets.tiny_data import coco_config, segmentation_config, write_coco, write_label_maps
+from datasets.tiny_data import HEIGHT, WIDTH, coco_config, segmentation_config, write_coco, write_label_maps
 
 from hybrid_backbones.datasets.checks import DataView, check_data, examine
 from hybrid_backbones.datasets.page import write_page
@@ -50,6 +50,30 @@ def test_boxes_of_other_forms_are_converted(tmp_path, form):
     fixed = json.loads((tmp_path / 'fixed' / 'data' / 'train.json').read_text())
     expected = [record['bbox'] for record in intact['annotations']]
     np.testing.assert_allclose([record['bbox'] for record in fixed['annotations']], expected)
+
+
+def break_more(content: dict) -> None:
+    objects = content['annotations']
+    objects[0]['bbox'][2] = float('nan')
+    objects[1]['area'] = float('inf')
+    objects[2]['segmentation'] = [[str(value) for value in objects[2]['segmentation'][0]]]
+    objects[3]['segmentation'] = np.reshape(objects[3]['segmentation'][0], (-1, 2)).tolist()
+    objects[4]['segmentation'] = dict(size=[HEIGHT, WIDTH], counts=[9, 9])
+    objects.append(dict(objects[5], id=100))
+    content['images'].append(dict(content['images'][0], id=50))
+    objects.append(dict(objects[5], id=101, image_id=50))
+
+
+def test_more_is_repaired(tmp_path):
+    write_coco(tmp_path / 'data', break_more)
+    said = list(repair(DataView(coco_config(tmp_path / 'data'), ('train',)), tmp_path / 'fixed'))
+    assert said[0].partition(': ')[2].split(', ') == [
+        *('1 images listed again removed', '1 annotations without a box removed', '1 areas computed'),
+        *('2 polygons corrected', '1 masks replaced by boxes', '1 objects listed again removed'),
+    ]
+    path = str(tmp_path / 'fixed' / 'data' / 'train.json')
+    report = check_data(coco_config(tmp_path / 'data', **{'train_dataloader.dataset.ann_file': path}), ('train',))
+    assert report.findings == []
 
 
 @pytest.mark.parametrize('config', [coco_config, segmentation_config])
