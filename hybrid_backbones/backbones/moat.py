@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoints.tensorflow import convert_variables
-from ..layers.attention import over_windows, table_attention
+from ..layers.attention import attention, over_windows, table_attention
 from ..layers.channels_last import on_map
 from ..layers.depthwise import Depthwise, depthwise
 from ..layers.drop_path import DropPath, check_rate
@@ -186,7 +186,7 @@ class Attention(nn.Module):
         heads = (project(layer, x).unflatten(3, (self.num_heads, HEAD_DIM)) for layer in (self.q, self.k, self.v))
         q, k, v = (t.permute(0, 3, 1, 2, 4) for t in heads)
         if table is None:
-            out = F.scaled_dot_product_attention(*(t.flatten(2, 3) for t in (q, k, v))).unflatten(2, q.shape[2:4])
+            out = attention(*(t.flatten(2, 3) for t in (q, k, v))).unflatten(2, q.shape[2:4])
         else:
             out = table_attention(q, k, v, table.to(q.dtype))
         return out.permute(0, 2, 3, 1, 4).flatten(3)

@@ -1,7 +1,6 @@
 """Attention over maps of any size without a matrix of all pairs in memory, and windows."""
 
 from collections.abc import Callable
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .packed_attention import attention_to
 from .recompute import recomputed
 from .sizes import ceil_div, to_multiple
 
@@ -28,7 +28,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Te
     if q.is_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         parts = ceil_div(torch.get_num_threads(), q.shape[0] * q.shape[1])
     if parts == 1:
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+        return attention_to(k, v, q, scale, biased=False, once=True)(q, None)
     # A CPU's backward pass is parallel over heads only, and several times slower, not just serial, with a single one:
     # parts of the queries pass for heads.
     q = F.pad(q, (0, 0, 0, to_multiple(tokens, parts))).unflatten(2, (parts, -1)).flatten(1, 2)
@@ -192,10 +192,11 @@ def _attend_by_query_chunks(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, colum
     n, heads, tokens, _ = q.shape
     # (N, H * W, heads, d) in memory, as the layers around want it.
     out = q.new_empty(n, tokens, heads, v.shape[-1]).transpose(1, 2)
+    attend = attention_to(k, v, q, scale=1.0, biased=True, once=False)
     for start in range(0, tokens, _PART):
         part = slice(start, start + _PART)
         bias = (rows[:, :, part, :, None] + columns[:, :, part, None]).flatten(3)
-        out[:, :, part] = F.scaled_dot_product_attention(q[:, :, part], k, v, attn_mask=bias, scale=1.0)
+        out[:, :, part] = attend(q[:, :, part], bias)
     return out
 
 
@@ -322,14 +323,15 @@ def _table_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     bias = _bias(table, height, width)
     of_part = q.new_empty(at_a_time, rows, width, height, width)
     out = q.new_empty(n, height, width, heads, dim)
-    for first, start in product(range(0, heads, at_a_time), range(0, height, rows)):
-        part, lines = slice(first, first + at_a_time), slice(start, start + rows)
-        queries = q[:, part, lines].flatten(2, 3)
-        mask = of_part[: queries.shape[1], : queries.shape[2] // width].copy_(bias[part, lines])
-        attended = F.scaled_dot_product_attention(
-            queries, k[:, part], v[:, part], attn_mask=mask.flatten(3).flatten(1, 2)[None]
-        )
-        out[:, lines, :, part] = attended.unflatten(2, (-1, width)).permute(0, 2, 3, 1, 4)
+    for first in range(0, heads, at_a_time):
+        part = slice(first, first + at_a_time)
+        queries = q[:, part]
+        attend = attention_to(k[:, part], v[:, part], queries.flatten(2, 3), biased=True, once=False)
+        for start in range(0, height, rows):
+            lines = slice(start, start + rows)
+            mask = of_part[: queries.shape[1], : min(rows, height - start)].copy_(bias[part, lines])
+            attended = attend(queries[:, :, lines].flatten(2, 3), mask.flatten(3).flatten(1, 2)[None])
+            out[:, lines, :, part] = attended.unflatten(2, (-1, width)).permute(0, 2, 3, 1, 4)
     return out.permute(0, 3, 1, 2, 4)
 
 

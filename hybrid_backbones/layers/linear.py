@@ -68,7 +68,7 @@ def product(x: Tensor, weights: Weights, activation: str = 'none') -> Tensor:
     Returns:
         (..., D).
     """
-    if can_pack(x, weights) and _prefers_packed(x, weights, activation):
+    if can_pack(x, weights.sources) and _prefers_packed(x, weights, activation):
         dtype = compute_dtype(x)
         return packed_linear(x.to(dtype), *weights.packed(dtype), activation)
     y = linear(x, *weights.plain())
@@ -93,7 +93,7 @@ def add_product(x: Tensor, y: Tensor, weights: Weights) -> Tensor:
         # Autocast may keep sums in fp32 behind a LayerNorm.
         weight, bias = weights.plain()
         return x.add_(F.linear(y, weight.to(y.dtype), None if bias is None else bias.to(y.dtype)).view_as(x))
-    if can_pack(y, weights) and compute_dtype(y) == y.dtype and _prefers_packed(y, weights, 'add'):
+    if can_pack(y, weights.sources) and compute_dtype(y) == y.dtype and _prefers_packed(y, weights, 'add'):
         # A view or an error, as below: a copy of a map in another layout would hide the caller's mistake.
         rows = x.view(-1, x.shape[-1])
         return packed_add_linear(rows, y.flatten(0, -2), *weights.packed(y.dtype)).view_as(x)

@@ -7,7 +7,7 @@ dict, copy or pickle of a network has them, and they go with the layer.
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -81,13 +81,20 @@ def packed_add_linear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None)
     return torch.ops.mkldnn._linear_pointwise(y, x, weight, bias, 'add')
 
 
-def can_pack(x: Tensor, weights: Weights) -> bool:
-    """Whether packed products can stand for others: on a CPU, with its dtypes, and nobody counting operators."""
+def can_pack(x: Tensor, sources: Iterable[Tensor | None] = ()) -> bool:
+    """Whether packed products can stand for others: on a CPU, with its dtypes, and nobody following the operators.
+
+    Args:
+        x: What a product is of.
+        sources: Tensors whose changes must be seen, see :class:`Weights`.
+    """
     return (
         x.is_cpu
         and compute_dtype(x) in _DTYPES
-        and not any(t is not None and t.is_inference() for t in weights.sources)
+        and not any(t is not None and t.is_inference() for t in sources)
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         and _get_current_dispatch_mode() is None
+        and torch._C._functorch.peek_interpreter_stack() is None  # a transform of torch.func
         and torch.backends.mkldnn.enabled
         and is_available(compute_dtype(x))
     )

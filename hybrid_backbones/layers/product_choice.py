@@ -31,6 +31,10 @@ _REPETITIONS = 3
 _WORTHWHILE = 0.95
 
 
+# Gives the plain and the packed step for a shape, a dtype and a kind.
+Steps = Callable[[tuple[int, int, int], torch.dtype, str], tuple[Callable[[], object], Callable[[], object]]]
+
+
 def prefers_packed(rows: int, inputs: int, outputs: int, dtype: torch.dtype, kind: str) -> bool:
     """Whether packed weights are faster for a product of (rows, inputs) and (inputs, outputs).
 
@@ -40,14 +44,29 @@ def prefers_packed(rows: int, inputs: int, outputs: int, dtype: torch.dtype, kin
     Raises:
         ValueError: Unknown policy in the environment.
     """
+    return prefers(kind, (rows, inputs, outputs), dtype, product_steps)
+
+
+def prefers(kind: str, shape: tuple[int, int, int], dtype: torch.dtype, steps: Steps) -> bool:
+    """Whether the packed step is faster for a shape, as the policy says.
+
+    Args:
+        kind: Name of the computation.
+        shape: Three numbers whose product are its multiply-adds, the number of rows, which repeat the same, first.
+        steps: Gives what is to be measured.
+
+    Raises:
+        ValueError: Unknown policy in the environment.
+    """
     policy = os.environ.get('HYBRID_BACKBONES_PRODUCTS', 'measured')
     if policy not in POLICIES:
         raise ValueError(f'HYBRID_BACKBONES_PRODUCTS={policy!r}; choose one of {", ".join(POLICIES)}')
+    rows, inputs, outputs = shape
     if policy != 'measured' or rows * inputs * outputs < _SMALLEST:
         return policy == 'packed'
     inputs, outputs = _class_of(inputs), _class_of(outputs)
     shape = min(_class_of(rows), max(512, _LARGEST // (inputs * outputs))), inputs, outputs
-    return _chosen(shape, dtype, kind, torch.get_num_threads())
+    return _chosen(shape, dtype, kind, torch.get_num_threads(), steps)
 
 
 def _class_of(length: int) -> int:
@@ -56,12 +75,12 @@ def _class_of(length: int) -> int:
 
 
 @functools.cache
-def _chosen(shape: tuple[int, int, int], dtype: torch.dtype, kind: str, threads: int) -> bool:
+def _chosen(shape: tuple[int, int, int], dtype: torch.dtype, kind: str, threads: int, steps: Steps) -> bool:
     file = cache_folder() / 'products.json'
     key = ' '.join([_machine(), str(dtype), f'{threads} threads', 'x'.join(map(str, shape)), kind])
     known = _read(file)
     if key not in known:
-        ratio = measure(shape, dtype, kind)
+        ratio = measure(shape, dtype, kind, steps)
         known = _read(file) | {key: round(ratio, 3)}  # another process may have written in the meantime
         try:
             write_whole(file, json.dumps(known, indent=1))
@@ -88,29 +107,36 @@ def _machine() -> str:
     return f'{" ".join(found.values()) or platform.processor()} torch {torch.__version__}'
 
 
+def product_steps(
+    shape: tuple[int, int, int], dtype: torch.dtype, kind: str
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Both ways of a product with a bias, of rows, inputs and outputs; `kind` as in :func:`prefers_packed`."""
+    rows, inputs, outputs = shape
+    x, weight = torch.ones(rows, inputs, dtype=dtype), torch.ones(outputs, inputs, dtype=dtype)
+    bias, packed = torch.ones(outputs, dtype=dtype), pack(weight)
+    if kind == 'add':
+        addend = torch.ones(rows, outputs, dtype=dtype)
+        return (
+            lambda: addend.addmm_(x, weight.t()).add_(bias),
+            lambda: packed_add_linear(addend, x, packed, bias),
+        )
+    activate = {'none': torch.Tensor.detach, 'gelu': torch.ops.aten.gelu_, 'silu': torch.ops.aten.silu_}[kind]
+    return lambda: activate(F.linear(x, weight, bias)), lambda: packed_linear(x, packed, bias, kind)
+
+
 @torch.inference_mode()
-def measure(shape: tuple[int, int, int], dtype: torch.dtype, kind: str) -> float:
-    """Time of the packed product over that of the plain one: the least of a few, in turn.
+def measure(shape: tuple[int, int, int], dtype: torch.dtype, kind: str, steps: Steps = product_steps) -> float:
+    """Time of the packed step over that of the plain one: the least of a few, in turn.
 
     Args:
-        shape: Rows, inputs and outputs.
+        shape: As in :func:`prefers`.
         dtype: Of all factors.
-        kind: As in :func:`prefers_packed`.
+        kind: Name of the computation.
+        steps: Gives both.
     """
-    rows, inputs, outputs = shape
     with torch.autocast('cpu', enabled=False):
-        x, weight = torch.ones(rows, inputs, dtype=dtype), torch.ones(outputs, inputs, dtype=dtype)
-        bias, packed = torch.ones(outputs, dtype=dtype), pack(weight)
-        if kind == 'add':
-            addend = torch.ones(rows, outputs, dtype=dtype)
-            steps = (
-                lambda: addend.addmm_(x, weight.t()).add_(bias),
-                lambda: packed_add_linear(addend, x, packed, bias),
-            )
-        else:
-            activate = {'none': torch.Tensor.detach, 'gelu': torch.ops.aten.gelu_, 'silu': torch.ops.aten.silu_}[kind]
-            steps = lambda: activate(F.linear(x, weight, bias)), lambda: packed_linear(x, packed, bias, kind)
-        seconds = [[_seconds(step) for step in steps] for _ in range(_REPETITIONS + 1)][1:]
+        both = steps(shape, dtype, kind)
+        seconds = [[_seconds(step) for step in both] for _ in range(_REPETITIONS + 1)][1:]
     plain, fast = (min(column) for column in zip(*seconds, strict=True))
     return fast / plain
 

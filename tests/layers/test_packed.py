@@ -178,7 +178,7 @@ def test_a_measurement_decides_once_per_machine(ratio, chosen, monkeypatch, tmp_
     measured = []
     monkeypatch.setenv('HYBRID_BACKBONES_PRODUCTS', 'measured')
     monkeypatch.setenv('HYBRID_BACKBONES_CACHE', str(tmp_path))
-    monkeypatch.setattr(product_choice, 'measure', lambda *args: measured.append(args) or ratio)
+    monkeypatch.setattr(product_choice, 'measure', lambda *args: measured.append(args[:3]) or ratio)
     for rows in (4000, 4200):
         product_choice._chosen.cache_clear()  # as in another process
         assert product_choice.prefers_packed(rows, 384, 1536, torch.float32, 'gelu') is chosen
