@@ -6,6 +6,7 @@ import os
 from mmengine.config import DictAction
 
 from ..engine.run import test
+from ._cpu_options import add_cpu_options
 from ._gpu_options import add_gpu_options
 
 
@@ -45,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     add_gpu_options(parser)
-    parser.add_argument('--no-mallopt', action='store_true', help="leave glibc's allocator as it is (Linux CPUs)")
+    add_cpu_options(parser)
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -75,6 +76,7 @@ def main() -> None:
         allow=args.allow,
         fp32=args.fp32,
         cudnn_attention=args.cudnn_attention,
+        fast_linear=args.fast_linear,
     )
     if args.analyze and args.local_rank == 0:
         print('\n'.join(['Analysis:', *(f'  {path}' for path in analyze(cfg, args.analyze))]))

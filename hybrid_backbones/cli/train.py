@@ -12,6 +12,7 @@ from ..engine.packaged_configs import name_of
 from ..engine.run import train
 from ..engine.starting_weights import describe_weights, recommended_weights
 from ..swap import swap_backbone
+from ._cpu_options import add_cpu_options
 from ._gpu_options import add_gpu_options
 
 
@@ -85,7 +86,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     add_gpu_options(parser)
-    parser.add_argument('--no-mallopt', action='store_true', help="leave glibc's allocator as it is (Linux CPUs)")
+    add_cpu_options(parser)
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.backbone is None and (args.backbone_options or args.checkpoint):
@@ -129,4 +130,5 @@ def main() -> None:
         require_weights=args.require_weights,
         fp32=args.fp32,
         cudnn_attention=args.cudnn_attention,
+        fast_linear=args.fast_linear,
     )

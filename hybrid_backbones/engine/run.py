@@ -17,6 +17,7 @@ from torch.distributed import DistNetworkError
 
 from .._tasks import is_segmentor
 from ..datasets.checks import Report, check_data
+from ..layers.fast_linear import use_fast_linear
 from .compiling import compile_parts
 from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use_resume, use_total_batch
 from .cuda import lacks_bf16_attention, prepare_cuda
@@ -44,6 +45,7 @@ def train(
     require_weights: bool = False,
     fp32: str = 'tf32',
     cudnn_attention: bool = False,
+    fast_linear: str = 'auto',
 ) -> Runner:
     """Train a detector or segmentor; see `hybrid-backbones train --help` for the arguments.
 
@@ -53,6 +55,7 @@ def train(
         from_scratch: Start from random weights, whatever the config names.
         require_weights: Do not train from scratch where weights that only a person can fetch are missing.
         fp32, cudnn_attention: On a GPU, see :func:`~.cuda.prepare_cuda`.
+        fast_linear: `auto` for :func:`~hybrid_backbones.layers.fast_linear.use_fast_linear` on a CPU, or `off`.
 
     Raises:
         CheckpointError: The weights that the backbone or the model starts from are not to be had, or do not match.
@@ -87,7 +90,7 @@ def train(
             _add_hook(cfg, dict(type='LoadMatchingHook'))
     prepare_weights(cfg, from_scratch, require_weights)
     report = check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',), allow)
-    runner = _build(cfg)
+    runner = _build(cfg, fast_linear)
     _log_findings(runner, report)
     if compiler:
         runner.logger.info(f'torch.compile ({compiler}) of {" and ".join(compile_parts(runner.model, compiler))}')
@@ -112,6 +115,7 @@ def test(
     allow: Iterable[str] = (),
     fp32: str = 'tf32',
     cudnn_attention: bool = False,
+    fast_linear: str = 'auto',
 ) -> dict[str, float]:
     """Evaluate a checkpoint; see `hybrid-backbones test --help` for the arguments. Returns the metrics.
 
@@ -137,7 +141,7 @@ def test(
         _write_predictions(cfg, out)
     _add_hook(cfg, dict(type='StrictCheckpointHook', unused=unused))
     report = check_data(cfg, ('test',), allow)
-    runner = _build(cfg)
+    runner = _build(cfg, fast_linear)
     _log_findings(runner, report)
     metrics = runner.test()
     _summarise(runner, {'predictions': out, 'drawings': show_dir})
@@ -158,7 +162,7 @@ def _prepare_memory(mallopt: bool) -> None:
         print_log('glibc keeps freed memory in the process, for speed (--no-mallopt leaves it alone)')
 
 
-def _build(cfg: Config) -> Runner:
+def _build(cfg: Config, fast_linear: str) -> Runner:
     try:
         _rename_visualizer(cfg)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -169,6 +173,9 @@ def _build(cfg: Config) -> Runner:
             'address is in use there, another run has it: set MASTER_PORT (tools/*.sh: PORT) to a free one'
         ) from error
     check_channels(runner.model)
+    if fast_linear == 'auto' and next(runner.model.parameters()).device.type == 'cpu':
+        use_fast_linear(runner.model)
+        runner.logger.info('Linear layers take the fastest products of this CPU (--fast-linear off leaves them alone)')
     return runner
 
 

@@ -10,6 +10,7 @@ from .inference import known_layer, may_read
 from .kept import kept
 from .packed import Weights, can_pack, compute_dtype, packed_add_linear, packed_linear
 from .product_choice import prefers_packed
+from .trained_linear import packed_passes, trained_linear
 
 
 @known_layer
@@ -24,16 +25,19 @@ class Pointwise(nn.Conv2d):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` of a map or tokens.
+    """`F.linear` of a map, tokens or vectors; in training with the fastest products.
 
     Args:
-        x: (N, H, W, C) or (N, T, C).
+        x: (N, H, W, C), (N, T, C) or (N, C).
         weight: (D, C).
         bias: (D,).
 
     Returns:
-        (N, H, W, D) or (N, T, D).
+        (N, H, W, D), (N, T, D) or (N, D).
     """
+    packed = packed_passes(x, weight)
+    if any(packed):
+        return trained_linear(x, weight, bias, packed)
     large = x.ndim == 4 and x.is_cpu and x.shape[1] * x.shape[2] >= 50_000 and not torch.compiler.is_compiling()
     if large and torch.get_num_threads() > 1:
         # Few channels, many pixels: a product bound by memory, to which oneDNN adds the bias without another pass.

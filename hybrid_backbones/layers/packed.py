@@ -89,10 +89,11 @@ def can_pack(x: Tensor, sources: Iterable[Tensor | None] = ()) -> bool:
         sources: Tensors whose changes must be seen, see :class:`Weights`.
     """
     return (
-        x.is_cpu
+        not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and x.is_cpu
+        and x.numel() > 0
         and compute_dtype(x) in _DTYPES
         and not any(t is not None and t.is_inference() for t in sources)
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         and _get_current_dispatch_mode() is None
         and torch._C._functorch.peek_interpreter_stack() is None  # a transform of torch.func
         and torch.backends.mkldnn.enabled

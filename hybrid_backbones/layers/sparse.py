@@ -1,11 +1,11 @@
 """Layers whose zeros stay zero in training."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .inference import known_layer
 from .large_kernel import LargeDepthwise
+from .linear import linear
 
 
 def kept_zeros(weight: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ class SparseLinear(nn.Linear):
     """Linear layer that keeps the zeros of its weight."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, kept_zeros(self.weight), self.bias)
+        return linear(x, kept_zeros(self.weight), self.bias)
 
 
 @known_layer
