@@ -1,6 +1,7 @@
 """The doctor: its checks on faked machines, and the command on this one and on a broken one."""
 
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from hybrid_backbones.doctor import checks, probes
+from hybrid_backbones.doctor import checks, probes, speed
 from hybrid_backbones.doctor.__main__ import main
 from hybrid_backbones.doctor.isolated import answers
 
@@ -235,6 +236,16 @@ def test_other_problems_are_not(monkeypatch, capsys):
     assert capsys.readouterr().out == (
         "tool  1.0\n\nProblem 1: tool 1.0 is old\n  Fix: pip install 'tool>=2'\n\nTraining a detector works here.\n"
     )
+
+
+def test_speed_has_a_row_for_every_shape(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['doctor', '--speed'])
+    monkeypatch.setattr(speed, 'SHAPES', ((64, 32, 48),))
+    assert main() == 0
+    _, head, row, *attention = capsys.readouterr().out.splitlines()
+    assert head.split()[-1] == 'chosen'
+    assert re.match(r'64 x 32 x 48 +\d+ +\d+ +[\d-]+ +[\d-]+   F.linear; in training packed: none$', row)
+    assert [line.split(':')[-1] for line in attention] == [' PyTorch'] * 2
 
 
 def _command(**environment):

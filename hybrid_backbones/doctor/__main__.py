@@ -20,7 +20,15 @@ def show(rows: list[Row], problems: list[Problem]) -> str:
 
 def main() -> int:
     """Print the findings; 1 if the main job, training a detector, fails."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--speed', action='store_true', help="only the rate of this CPU's matrix products, and which the package uses"
+    )
+    if parser.parse_args().speed:
+        from .speed import table  # needs torch, which the checks do not
+
+        print(table())
+        return 0
     findings = [check() for check in checks.CHECKS]
     problems = [problem for _, found in findings for problem in found]
     print(show([row for rows, _ in findings for row in rows], problems))

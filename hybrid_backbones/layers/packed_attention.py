@@ -37,12 +37,15 @@ def attention_to(k: Tensor, v: Tensor, q: Tensor, scale: float | None = None, *,
     Returns:
         A function of queries (N, heads, t, d), and a bias (1 or N, heads, t, S) or None, that gives (N, heads, t, e).
     """
-    if _may_pack(q, k, v):
-        shape = min(q.shape[2], _MEASURED), k.shape[2], q.shape[3]
-        kind = 'biased attention' if biased else 'attention'
-        if prefers(kind, shape, q.dtype, _steps):
-            return PackedAttention(k, v, scale, once)
+    if _may_pack(q, k, v) and prefers_packed_attention(q.shape[2], k.shape[2], q.shape[3], biased):
+        return PackedAttention(k, v, scale, once)
     return partial(_attend_plainly, k, v, scale)
+
+
+def prefers_packed_attention(queries: int, keys: int, dim: int, biased: bool) -> bool:
+    """Whether packed products are faster for a head of attention in fp32 with `dim` channels."""
+    kind = 'biased attention' if biased else 'attention'
+    return prefers(kind, (min(queries, _MEASURED), keys, dim), torch.float32, _steps)
 
 
 def _may_pack(*parts: Tensor) -> bool:

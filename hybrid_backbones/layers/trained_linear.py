@@ -26,12 +26,22 @@ def packed_passes(x: Tensor, weight: Tensor) -> Passes:
     trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if not (trained and x.ndim > 1 and can_pack(x) and type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)):
         return False, False, False
-    dtype, rows, (features, channels) = compute_dtype(x), x.numel() // x.shape[-1], weight.shape
-    return (
-        prefers('forward', (rows, channels, features), dtype, _steps),
-        x.requires_grad and prefers('input gradient', (rows, features, channels), dtype, _steps),
-        weight.requires_grad and prefers('weight gradient', (features, rows, channels), dtype, _steps),
-    )
+    needed = True, x.requires_grad, weight.requires_grad
+    return preferred_passes(x.numel() // x.shape[-1], x.shape[-1], len(weight), compute_dtype(x), needed)
+
+
+def preferred_passes(
+    rows: int, inputs: int, outputs: int, dtype: torch.dtype, needed: Passes = (True, True, True)
+) -> Passes:
+    """Which of the products that are needed are faster with packed factors, for a layer of these features."""
+    shapes = {
+        'forward': (rows, inputs, outputs),
+        'input gradient': (rows, outputs, inputs),
+        'weight gradient': (outputs, rows, inputs),
+    }
+    pairs = zip(needed, shapes.items(), strict=True)
+    forward, of_input, of_weight = (wanted and prefers(kind, shape, dtype, _steps) for wanted, (kind, shape) in pairs)
+    return forward, of_input, of_weight
 
 
 def trained_linear(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Passes) -> Tensor:
