@@ -17,6 +17,7 @@ def test_a_run_has_the_layers_that_the_option_says(option, expected, tmp_path):
     assert type(run._build(cfg, option).model.linear) is expected
 
 
+@pytest.mark.slow  # it imports all of mmdet
 def test_a_box_head_gives_the_same(monkeypatch):
     from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 
