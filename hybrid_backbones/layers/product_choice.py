@@ -30,7 +30,6 @@ _REPETITIONS = 3
 # What a packed product must take at most of the time of the plain one: it is never to be slower.
 _WORTHWHILE = 0.95
 
-
 # Gives the plain and the packed step for a shape, a dtype and a kind.
 Steps = Callable[[tuple[int, int, int], torch.dtype, str], tuple[Callable[[], object], Callable[[], object]]]
 
@@ -81,7 +80,8 @@ def _chosen(shape: tuple[int, int, int], dtype: torch.dtype, kind: str, threads:
     known = _read(file)
     if key not in known:
         ratio = measure(shape, dtype, kind, steps)
-        known = _read(file) | {key: round(ratio, 3)}  # another process may have written in the meantime
+        # What another process has found in the meantime stays: runs that resume repeat their products.
+        known = {key: round(ratio, 3)} | _read(file)
         try:
             write_whole(file, json.dumps(known, indent=1))
         except OSError as error:
