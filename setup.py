@@ -9,34 +9,37 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'hybrid_backbones/__init__.py').read_text(encoding='utf-8'))[1]
 
 REQUIRES = [
-    'torch>=2.5',  # torch.serialization.safe_globals
-    'torchvision>=0.20',
-    'timm>=1.0,<2',
+    # 2.5 does not list what a refused checkpoint carries, and does not compile several families.
+    'torch>=2.6',
+    'torchvision>=0.21',
+    # Older ones lack C-RADIO and BEiT's and EVA-02's any size, and do not build CoAtNet and MaxViT without values.
+    'timm>=1.0.31,<2',
     'safetensors>=0.4',
     'huggingface_hub>=0.23',
-    'tqdm',
-    'numpy',
-    'matplotlib',
-    'rich',
+    'tqdm>=4.60',
+    'numpy>=1.24',
+    'matplotlib>=3.6',
+    'rich>=13',
 ]
 
 # OpenMMLab as upstream publishes it, with mmcv-lite: the same Python code without compiled operators, which
 # hybrid_backbones.compat provides. mmcv 2.2 works too, but mmdet's and mmseg's own tools refuse it before they read a
 # config.
 OPENMMLAB = [
-    'mmengine>=0.10.4,<1',
+    # 0.10.5 registers Adafactor of transformers under the name of torch's, and cannot be imported beside both.
+    'mmengine>=0.10.6,<1',
     'mmcv-lite>=2.0.1,<2.2',
     'mmdet>=3.2,<4',
     'mmsegmentation>=1.2.1,<2',  # a file is missing in the wheel of 1.2.0
     # The distribution that MMEngine and mmcv require. opencv-python-headless provides the same module: whoever needs
     # it installs it last, in place of this one.
-    'opencv-python',
+    'opencv-python>=4.7',
     # mmsegmentation imports these two and declares neither.
-    'ftfy',
-    'regex',
+    'ftfy>=6.1',
+    'regex>=2022.1',
     # 82 removed pkg_resources, by which MMEngine finds `mmdet::` config bases. Our tools need it not; those of
     # mmdet and mmseg read the bases of a config before they import this package.
-    'setuptools<82',
+    'setuptools>=64,<82',
 ]
 
 # Its maintained forks, which have the same import names. Never both in one environment.
@@ -59,13 +62,21 @@ EXTRAS = {
     'openmmlab': OPENMMLAB,
     'onedl': ONEDL,
     # Sweeps and their reports: tools/transfer.py.
-    'transfer': ['filelock', 'jinja2', 'pandas>=2', 'plotly>=6', 'pydantic>=2.10', 'pyyaml', 'scipy>=1.11'],
+    'transfer': [
+        'filelock>=3.12',
+        'jinja2>=3.1',
+        'pandas>=2',
+        'plotly>=6',
+        'pydantic>=2.10',
+        'pyyaml>=6',
+        'scipy>=1.11',
+    ],
     # Sweeps on clusters.
     'ray': ['ray>=2.9; python_version < "3.14"'],  # it has no newer wheels
     'slurm': ['submitit>=1.5'],
     'pretrained-demo': PRETRAINED_DEMO,
     'test': [
-        'pytest>=7',
+        'pytest>=8.4',
         'pytest-xdist>=3.7',  # --no-loadscope-reorder
         'peft>=0.15',
         'ruff>=0.6',

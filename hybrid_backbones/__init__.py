@@ -6,8 +6,15 @@ when it is. It imports neither torch, mmdet, mmseg nor timm itself, and prints n
 """
 
 import importlib
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 10):
+    raise ImportError(
+        f'hybrid_backbones needs Python 3.10 or newer, and {sys.executable} is {sys.version.split()[0]}; make an '
+        'environment of a newer one: python3.12 -m venv .venv && .venv/bin/pip install hybrid_backbones'
+    )
 
 from . import compat
 

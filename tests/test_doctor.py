@@ -54,24 +54,37 @@ def _declare(monkeypatch, *requirements):
     monkeypatch.setattr(checks, '_declared', lambda: [Requirement(text) for text in requirements])
 
 
+def _distribute(monkeypatch, owners):
+    """Fake distributions, given as (name, version) for each module."""
+    versions = dict(pair for pairs in owners.values() for pair in pairs)
+
+    def version(name):
+        if name not in versions:
+            raise checks.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(
+        checks, '_distributions', lambda: {m: sorted(n for n, _ in pairs) for m, pairs in owners.items()}
+    )
+    monkeypatch.setattr(checks.metadata, 'version', version)
+
+
 def test_no_duplicates_here():
     _, problems = checks.duplicates()
     assert [problem.text for problem in problems if 'mm' in problem.text] == []
+    assert checks.stacks() == ([], [])
 
 
 @pytest.mark.parametrize(
     ('owners', 'module', 'keep'),
     [
-        ([('onedl-mmcv', '2.3.0'), ('mmcv', '2.1.0')], 'mmcv', 'mmcv'),
-        ([('onedl-mmdetection', '3.4.0'), ('mmdet', '3.3.0')], 'mmdet', 'mmdet<4,>=3.2'),
-        ([('onedl-mmengine', '0.11.0'), ('mmengine', '0.10.7')], 'mmengine', 'mmengine'),
+        ([('opencv-python', '4.12'), ('opencv-python-headless', '4.12')], 'cv2', 'opencv-python>=4.7'),
         ([('mmpycocotools', '12.0'), ('pycocotools', '2.0.11')], 'pycocotools', 'pycocotools'),
     ],
 )
-def test_mixed_distributions_are_found(monkeypatch, owners, module, keep):
-    monkeypatch.setattr(checks, '_distributions', lambda: {module: sorted(name for name, _ in owners)})
-    monkeypatch.setattr(checks.metadata, 'version', dict(owners).__getitem__)
-    _declare(monkeypatch, 'mmdet>=3.2,<4')
+def test_distributions_of_one_module_are_found(monkeypatch, owners, module, keep):
+    _distribute(monkeypatch, {module: owners})
+    _declare(monkeypatch, 'opencv-python>=4.7')
     _, (problem,) = checks.duplicates()
     for name, version in owners:
         assert f'{name} {version}' in problem.text
@@ -80,11 +93,36 @@ def test_mixed_distributions_are_found(monkeypatch, owners, module, keep):
     assert not problem.fatal
 
 
+@pytest.mark.parametrize(
+    ('owners', 'extra'),
+    [
+        ({'mmcv': [('onedl-mmcv', '2.3.6')], 'mmdet': [('mmdet', '3.3.0')], 'mmseg': [('mmsegmentation', '1.2.2')]}, 0),
+        ({'mmcv': [('onedl-mmcv', '2.3.6'), ('mmcv-lite', '2.1.0')], 'mmengine': [('onedl-mmengine', '0.10.12')]}, 1),
+    ],
+)
+def test_upstream_beside_forks_is_found(monkeypatch, owners, extra):
+    _distribute(monkeypatch, owners)
+    wanted = [['mmcv-lite<2.2', 'mmdet<4'], ['onedl-mmcv>=2.3.6', 'onedl-mmdetection>=3.5.1']]
+    declared = [
+        'numpy>=1',
+        *(
+            f"{text}; extra == '{name}'"
+            for name, texts in zip(('openmmlab', 'onedl'), wanted, strict=True)
+            for text in texts
+        ),
+    ]
+    monkeypatch.setattr(checks.metadata, 'requires', lambda name: declared)
+    _, (problem,) = checks.stacks()
+    for name, version in (pair for pairs in owners.values() for pair in pairs):
+        assert f'{name} {version}' in problem.text
+        assert name in problem.fix.split('&&')[0]
+    assert problem.fix.endswith('pip install ' + ' '.join(f"'{text}'" for text in wanted[extra]))
+
+
 def test_mixed_distributions_on_disk(installed, monkeypatch):
     monkeypatch.setattr(checks, 'COMPONENTS', {'mmcv': 'layers'})
     installed('onedl-mmcv', '2.3.1', 'mmcv')
-    _, problems = checks.duplicates()
-    (problem,) = (problem for problem in problems if '`mmcv`' in problem.text)
+    _, (problem,) = checks.stacks()
     assert 'onedl-mmcv 2.3.1' in problem.text
     (row,), _ = checks.components()
     assert 'onedl-mmcv' in row.what
@@ -168,7 +206,7 @@ def test_operators_that_cannot_be_imported(answer):
 def test_gpus(answer):
     h200 = dict(name='H200', gib=139.4, capability=[9, 0], error='')
     p100 = dict(name='P100', gib=16, capability=[6, 0], error='no kernel image is available')
-    answer(devices=dict(bf16='AMX', gpus=[h200, p100], available=True, built_for='13.0'))
+    answer(devices=dict(bf16='AMX', fp16_times=1.0, gpus=[h200, p100], available=True, built_for='13.0'))
     (cpu, one, two), (problem,) = checks.devices()
     assert cpu.what == 'CPU'
     assert 'bfloat16 (AMX)' in cpu.remark
@@ -192,10 +230,31 @@ def test_gpus_are_listed_as_torch_sees_them(monkeypatch):
 
 @pytest.mark.parametrize(('cuda', 'said'), [(None, 'built for CPUs'), ('13.0', 'built for CUDA 13.0 and sees no GPU')])
 def test_a_gpu_that_torch_does_not_see(monkeypatch, answer, cuda, said):
-    answer(devices=dict(bf16='', gpus=[], available=False, built_for=cuda))
+    answer(devices=dict(bf16='', fp16_times=1.0, gpus=[], available=False, built_for=cuda))
     monkeypatch.setattr(checks.shutil, 'which', lambda name: '/usr/bin/nvidia-smi')
     _, (problem,) = checks.devices()
     assert said in problem.text
+
+
+@pytest.mark.parametrize(('times', 'said', 'number'), [(1.1, '', 0), (33, '33 times', 0), (1880, '1880 times', 1)])
+def test_slow_products_of_float16(answer, times, said, number):
+    answer(devices=dict(bf16='', fp16_times=times, gpus=[], available=True, built_for=None))
+    (cpu,), problems = checks.devices()
+    assert said in cpu.remark
+    assert len(problems) == number
+    assert all(f'{said} slower' in problem.text for problem in problems)
+
+
+def test_a_command_has_no_markers_that_pip_would_skip(monkeypatch):
+    declared = ["mmengine>=0.10.6; extra == 'openmmlab'", "ray; extra == 'ray'", 'numpy>=1.24']
+    monkeypatch.setattr(checks.metadata, 'requires', lambda name: declared)
+    assert sorted(map(str, checks._declared())) == ['mmengine>=0.10.6', 'numpy>=1.24']
+
+
+def test_a_module_without_a_list_of_modules_is_found(monkeypatch):
+    monkeypatch.setattr(checks.metadata, 'packages_distributions', dict)  # of Python 3.10 for such packages
+    assert checks._owners('timm') == ['timm']
+    assert checks._owners('absent') == []
 
 
 def test_an_error_of_a_probe_has_its_place(monkeypatch):

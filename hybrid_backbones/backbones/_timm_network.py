@@ -60,15 +60,9 @@ def complete(network: nn.Module, name: str, options: dict[str, Any], drop_path_r
         drop_path_rate: Of its last block.
 
     Raises:
-        ValueError: Stochastic depth that the network does not have, or a timm without `forward_intermediates`.
+        ValueError: Stochastic depth that the network does not have.
     """
-    import timm
 
-    if not hasattr(network, 'forward_intermediates'):
-        raise ValueError(
-            f'{name} of timm {timm.__version__} has no forward_intermediates; install timm 1.0.31 or newer, in which '
-            'every network has it'
-        )
     check_rate(drop_path_rate)
     # Those that a class passes on to the one that it derives from, too.
     parameters = {name for cls in type(network).__mro__ for name in inspect.signature(cls.__init__).parameters}

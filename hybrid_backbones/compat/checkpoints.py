@@ -59,7 +59,7 @@ def weights_only(*classes: type) -> Iterator[None]:
 
     with _lock:
         switches = {name: os.environ.pop(name, None) for name in _SWITCHES}
-        # Also for PyTorch < 2.6, and for torch.hub's downloads, which ask for weights_only=False.
+        # Also for torch.hub's downloads, which ask for weights_only=False.
         os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
         users = serialization.get_safe_globals()
         serialization.add_safe_globals([*_allowed(), *classes])
@@ -126,10 +126,9 @@ def _refused(filename: str, message: str) -> list[str]:
     """Names of what `filename` carries beyond the allowed; from the error's text where the file cannot be listed."""
     from torch import serialization
 
-    listing = getattr(serialization, 'get_unsafe_globals_in_checkpoint', None)  # PyTorch >= 2.6
-    if listing is not None and os.path.isfile(os.path.expanduser(filename)):  # noqa: PTH111, PTH113  (as MMEngine)
+    if os.path.isfile(os.path.expanduser(filename)):  # noqa: PTH111, PTH113  (as MMEngine)
         try:
-            classes = listing(os.path.expanduser(filename))  # noqa: PTH111
+            classes = serialization.get_unsafe_globals_in_checkpoint(os.path.expanduser(filename))  # noqa: PTH111
         except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
             classes = []
         if classes:

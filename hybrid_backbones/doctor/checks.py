@@ -55,9 +55,12 @@ COMPONENTS = {
     'safetensors': 'checkpoint files',
 }
 PROBES = (*(f'import:{module}' for module in COMPONENTS), 'operators', 'devices', 'main_job', 'patches')
+OPENMMLAB = 'mmengine', 'mmcv', 'mmdet', 'mmseg'
 MODULES = {'mmsegmentation': 'mmseg', 'mmcv-lite': 'mmcv', 'opencv-python': 'cv2'}
 # Releases (first, first no more) that the Python code of mmdet 3 and mmsegmentation 1 works with.
 MMCV_RANGE = {'openmmlab': ('2.0.1', '2.3'), 'onedl': ('2.3.6', '3')}
+# Times that float16 takes over float32 where a loop over all elements computes it; plain emulation is at 30.
+_REFERENCE_LOOP = 200
 LITE = 'mmcv-lite>=2.0.1,<2.2'
 TESTED = "'mmengine==0.10.7' 'mmcv-lite==2.1.0' 'mmdet==3.3.0' 'mmsegmentation==1.2.2'"
 # Why a requirement exists, where its absence goes unnoticed at first.
@@ -106,11 +109,31 @@ def requirements() -> Findings:
     return rows, problems
 
 
+def stacks() -> Findings:
+    """Upstream's packages and those of the onedl forks, which have the same import names, are never to be mixed."""
+    forks, upstream = _forks_and_upstream()
+    if not forks or not upstream:
+        return [], []
+    extra = 'onedl' if len(forks) >= len(upstream) else 'openmmlab'
+    names = {item.name for item in _declared(extra)} - {item.name for item in _declared('')}
+    wanted = ' '.join(f"'{item}'" for item in _declared(extra) if item.name in names)
+    named = ' and '.join(', '.join(f'{name} {metadata.version(name)}' for name in names) for names in (forks, upstream))
+    text = f'{named} are installed together: the onedl forks and upstream OpenMMLab have the same import names'
+    return [], [Problem(text, f'pip uninstall -y {" ".join([*forks, *upstream])} && pip install {wanted}')]
+
+
+def _forks_and_upstream() -> tuple[list[str], list[str]]:
+    owners = sorted({owner for module in OPENMMLAB for owner in _owners(module)})
+    forks = [owner for owner in owners if owner.startswith('onedl')]
+    return forks, [owner for owner in owners if owner not in forks]
+
+
 def duplicates() -> Findings:
-    """Distributions that install the same module (mmcv and mmcv-lite, onedl-mmcv and mmcv) overwrite its files."""
+    """Distributions that install the same module, such as mmcv and mmcv-lite, overwrite its files."""
     problems = []
-    for module in ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'pycocotools', 'cv2'):
-        owners = _owners(module)
+    forks, _ = _forks_and_upstream()
+    for module in (*OPENMMLAB, 'pycocotools', 'cv2'):
+        owners = [owner for owner in _owners(module) if owner not in forks]
         if len(owners) > 1:
             named = ' and '.join(f'{owner} {metadata.version(owner)}' for owner in owners)
             fix = f"pip uninstall -y {' '.join(owners)} && pip install '{_requirement(_keep(module, owners))}'"
@@ -150,8 +173,15 @@ def devices() -> Findings:
     if 'error' in found:
         return [], [Problem(f'torch cannot list its devices: {found["error"]}', 'reinstall torch and the GPU driver')]
     bf16 = f'bfloat16 ({found["bf16"]})' if found['bf16'] else 'bfloat16 emulated, slower than float32'
-    rows = [Row('CPU', f'{os.cpu_count()} cores', f'{_cpu_name()}: float32, {bf16}')]
+    times = found['fp16_times']
+    fp16 = f'; products of float16 take {times:.0f} times as long as those of float32' if times > 2 else ''
+    rows = [Row('CPU', f'{os.cpu_count()} cores', f'{_cpu_name()}: float32, {bf16}{fp16}')]
     problems = [] if found['available'] else _unusable_gpu(found['built_for'])
+    if times > _REFERENCE_LOOP:
+        text = (
+            f'torch {_version("torch")} computes products of float16 in a reference loop here, {times:.0f} times slower'
+        )
+        problems.append(Problem(f'{text} than float32 (pytorch#193951)', 'use float32 or bfloat16 on this CPU'))
     for index, gpu in enumerate(found['gpus']):
         major, minor = gpu['capability']
         precision = 'float32, float16' + (', bfloat16' if major >= 8 else '')
@@ -201,7 +231,9 @@ def _distributions() -> dict[str, list[str]]:
 
 def _owners(module: str) -> list[str]:
     """Distributions that install `module`."""
-    return _distributions().get(module.split('.')[0], [])
+    name = module.split('.')[0]
+    # Python 3.10 knows the modules only of distributions that list them.
+    return _distributions().get(name) or [name] * (_version(name) is not None)
 
 
 def _keep(module: str, owners: list[str]) -> str:
@@ -209,7 +241,7 @@ def _keep(module: str, owners: list[str]) -> str:
     if owners == ['mmcv', 'mmcv-lite']:
         folders = importlib.util.find_spec('mmcv').submodule_search_locations
         return 'mmcv' if importlib.machinery.PathFinder.find_spec('mmcv._ext', folders) else 'mmcv-lite'
-    return min(owners, key=lambda owner: (owner.startswith('onedl'), owner != module))
+    return min(owners, key=lambda owner: owner != module)
 
 
 def _mmcv() -> str:
@@ -221,15 +253,24 @@ def _stack() -> str:
     return 'onedl' if 'onedl-mmcv' in _owners('mmcv') else 'openmmlab'
 
 
-def _declared() -> list:
-    """Requirements of this package and of the OpenMMLab that is here; none where it was not installed."""
+def _declared(extra: str | None = None) -> list:
+    """Requirements of this package and of an extra, by default of the OpenMMLab that is here; none where it was not
+    installed.
+    """
     from packaging.requirements import Requirement
 
     try:
         declared = [Requirement(text) for text in metadata.requires('hybrid_backbones') or []]
     except metadata.PackageNotFoundError:
         return []
-    return [item for item in declared if item.marker is None or item.marker.evaluate({'extra': _stack()})]
+    needed = [
+        item
+        for item in declared
+        if item.marker is None or item.marker.evaluate({'extra': _stack() if extra is None else extra})
+    ]
+    for item in needed:
+        item.marker = None  # pip would skip `NAME; extra == "openmmlab"`
+    return needed
 
 
 def _requirement(distribution: str) -> str:
@@ -264,5 +305,5 @@ def _cpu_name() -> str:
 
 
 CHECKS: tuple[Callable[[], Findings], ...] = (
-    python, components, requirements, duplicates, operators, devices, main_job, patches,
+    python, components, requirements, stacks, duplicates, operators, devices, main_job, patches,
 )  # fmt: skip

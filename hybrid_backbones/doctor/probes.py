@@ -55,7 +55,25 @@ def devices() -> Answer:
         )
         for index, device in enumerate(map(torch.cuda.get_device_properties, range(torch.cuda.device_count())))
     ]
-    return dict(bf16=bf16_instructions(), gpus=gpus, available=torch.cuda.is_available(), built_for=torch.version.cuda)
+    return dict(
+        bf16=bf16_instructions(),
+        fp16_times=_seconds_of_product(torch.float16) / _seconds_of_product(torch.float32),
+        gpus=gpus,
+        available=torch.cuda.is_available(),
+        built_for=torch.version.cuda,
+    )
+
+
+def _seconds_of_product(dtype: Any) -> float:
+    """The least of a few products of 256 x 256 on the CPU."""
+    import torch
+
+    x, seconds = torch.ones(256, 256, dtype=dtype), []
+    for _ in range(4):
+        start = time.perf_counter()
+        x @ x
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def _gpu_error(index: int) -> str:

@@ -1,7 +1,6 @@
 """Find where NaN or infinity comes from, once a loss is not finite; costs nothing before."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,8 @@ def first_nonfinite(model: nn.Module, forward: Callable[[], Any]) -> str:
         module.register_forward_hook(look(name), with_kwargs=True) for name, module in model.named_modules() if name
     ]
     try:
-        with torch.no_grad(), _uncompiled():
+        # In compiled modules no hook is called.
+        with torch.no_grad(), torch.compiler.set_stance('force_eager'):
             forward()
     finally:
         for handle in handles:
@@ -50,9 +50,3 @@ def first_nonfinite(model: nn.Module, forward: Callable[[], Any]) -> str:
     if inputs_finite:
         return f'the first module to put out NaN or infinity, from finite inputs, is {name} ({kind})'
     return f'the first module to put out NaN or infinity is {name} ({kind}), whose inputs are not finite already'
-
-
-def _uncompiled() -> AbstractContextManager:
-    if hasattr(torch.compiler, 'set_stance'):  # from PyTorch 2.6 on; hooks are then called in compiled modules too
-        return torch.compiler.set_stance('force_eager')
-    return nullcontext()
