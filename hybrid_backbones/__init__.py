@@ -10,7 +10,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-if sys.version_info < (3, 10):
+if sys.version_info < (3, 10):  # noqa: UP036  (a checkout on the path was not installed by pip)
     raise ImportError(
         f'hybrid_backbones needs Python 3.10 or newer, and {sys.executable} is {sys.version.split()[0]}; make an '
         'environment of a newer one: python3.12 -m venv .venv && .venv/bin/pip install hybrid_backbones'
