@@ -22,13 +22,17 @@ def is_installed(package: str) -> bool:
 
 def package2module(package: str) -> str:
     """Name of the module that distribution `package` installs: 'mmsegmentation' -> 'mmseg'."""
-    distribution = metadata.distribution(package)
-    names = (distribution.read_text('top_level.txt') or '').split()
-    if not names:
-        names = [name for name, owners in metadata.packages_distributions().items() if distribution.name in owners]
+    names = modules_of(metadata.distribution(package))
     if not names:
         raise ValueError(f'cannot infer the module name of {package}: it declares no top-level module')
     return names[0]
+
+
+def modules_of(distribution: metadata.Distribution) -> list[str]:
+    """Names of the modules that it installs: those that it lists, else those that its files are of."""
+    listed = (distribution.read_text('top_level.txt') or '').split()
+    # `metadata.packages_distributions` of Python 3.10 has the listed alone.
+    return listed or sorted({file.parts[0] for file in distribution.files or () if file.parts[1:] == ('__init__.py',)})
 
 
 def get_installed_path(package: str) -> str:

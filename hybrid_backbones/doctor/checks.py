@@ -12,6 +12,7 @@ import platform
 import re
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import compat
+from ..compat.packages import modules_of
 from .isolated import answers
 
 
@@ -226,14 +228,16 @@ def patches() -> Findings:
 
 @functools.cache
 def _distributions() -> dict[str, list[str]]:
-    return {module: sorted(set(owners)) for module, owners in metadata.packages_distributions().items()}
+    owners = defaultdict(set)
+    for distribution in metadata.distributions():
+        for module in modules_of(distribution):
+            owners[module].add(distribution.name)
+    return {module: sorted(names) for module, names in owners.items()}
 
 
 def _owners(module: str) -> list[str]:
     """Distributions that install `module`."""
-    name = module.split('.')[0]
-    # Python 3.10 knows the modules only of distributions that list them.
-    return _distributions().get(name) or [name] * (_version(name) is not None)
+    return _distributions().get(module.split('.')[0], [])
 
 
 def _keep(module: str, owners: list[str]) -> str:
