@@ -39,7 +39,7 @@ def may_read(*layers: nn.Module) -> bool:
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    watched = _watched.get() and _torch_module._has_any_global_hook()
+    watched = _watched.get() and (_torch_module._global_forward_pre_hooks or _torch_module._global_forward_hooks)
     return not watched and all(map(_is_plain, layers))
 
 
