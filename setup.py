@@ -9,9 +9,9 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'hybrid_backbones/__init__.py').read_text(encoding='utf-8'))[1]
 
 REQUIRES = [
-    # 2.5 does not list what a refused checkpoint carries, and does not compile several families.
-    'torch>=2.6',
-    'torchvision>=0.21',
+    # 2.6 does not compile the backbones (zip(..., strict=True)), 2.5 does not list what a refused checkpoint carries.
+    'torch>=2.7',
+    'torchvision>=0.22',
     # Older ones lack C-RADIO and BEiT's and EVA-02's any size, and do not build CoAtNet and MaxViT without values.
     'timm>=1.0.31,<2',
     'safetensors>=0.4',
