@@ -1,4 +1,6 @@
 """Where names are registered: MMEngine's root registries, so that mmdet, mmseg, mmpretrain ... all find them.
+A registry of our own, out of sight of mmcv's `test_build_conv_layer`, which builds whatever the root has under a name
+with "conv", would need a prefix in every config: lookups go to parents, not to children.
 
 This module knows no family: whoever imports a family's file fills it.
 """

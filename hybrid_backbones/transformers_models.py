@@ -1,12 +1,11 @@
 """Our backbones in transformers' DETR, Mask2Former and others that take an AutoBackbone: importing this registers them.
 
-`Mask2FormerConfig(backbone_config=HybridBackboneConfig(name='cvt_13', out_indices=[0, 1, 2, 3]))` then builds one; so does
-`AutoBackbone.from_config`. For transformers 5.
+A config `HybridBackboneConfig(name='cvt_13', out_indices=[0, 1, 2, 3])` is a `backbone_config` of those models, and
+`AutoBackbone.from_config` builds the backbone alone. For transformers 5.
 """
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoBackbone, AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
