@@ -41,6 +41,7 @@ from torch import Tensor, nn
 
 from ..layers.checkpointing import discard_recomputed_statistics
 from ..layers.norm import LayerNorm2d
+from ..layers.patch_embed import crop
 from ..layers.sizes import ceil_div
 from ..registry import register_backbone
 from ._efficientnet_files import ADVICE, is_file_of_efficientnet_pytorch, named_as_timm, pads_as_tensorflow
@@ -284,7 +285,7 @@ class TimmPyramid(PyramidBackbone):
                 side if pixels == all_pixels else ceil_div(pixels, stride)
                 for side, pixels, all_pixels in zip(m.shape[2:], x.shape[2:], fitted.shape[2:], strict=True)
             ]
-            out.append(m[:, :, : sides[0], : sides[1]].contiguous(memory_format=torch.channels_last))
+            out.append(crop(m, *sides))
         return out
 
     def _run(self, x: Tensor) -> list[Tensor]:

@@ -22,12 +22,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.norm import LayerNorm2d
 from ..layers.plain_pyramid import PlainPyramid
-from ..layers.sizes import to_multiple
 from ..registry import register_backbone
 from ._plain import STRIDE, PlainBackbone, block_windows
 from ._timm_network import (
@@ -183,6 +181,8 @@ class TimmPlainPyramid(PlainBackbone):
 
         embed = self.trunk.patch_embed
         embed.strict_img_size, embed.flatten, embed.output_fmt = False, False, type(embed.output_fmt)('NHWC')
+        # Its check of the size instead writes it into a message, for which a compiler takes it as a constant.
+        embed.dynamic_img_pad = True
         blocks = zip(self.trunk.blocks, windows, strict=True)
         self.size_arguments = [attend_on_grid(block, window) for block, window in blocks]
 
@@ -196,8 +196,7 @@ class TimmPlainPyramid(PlainBackbone):
     def embed(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Grid (N, H / patch, W / patch, C), rounded up."""
         self._check_input(x)
-        bottom, right = (to_multiple(side, self.patch) for side in x.shape[2:])
-        return self.trunk.patch_embed(F.pad(x, (0, right, 0, bottom))), {}
+        return self.trunk.patch_embed(x), {}
 
     def tokens(self, grid: Tensor) -> Iterator[Tensor]:
         size = tuple(grid.shape[1:3])

@@ -170,16 +170,24 @@ def decomposed_attention(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns:
 def _attend_with_appended_logits(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The two parts as further elements of every query, which a key picks by the one-hot code of its place."""
     height, width = rows.shape[-1], columns.shape[-1]
-    places = torch.arange(height * width, device=q.device)
-    # `F.one_hot` would be compiled for every size anew.
-    one_hot = torch.cat([_equal(places // width, height), _equal(places % width, width)], -1)
-    q = torch.cat([q, rows, columns], -1)
-    k = torch.cat([k, one_hot.to(k.dtype).expand(*k.shape[:2], -1, -1)], -1)
     # Fused kernels take values of the queries' length only; the GPU's, multiples of 8.
-    length = max(q.shape[-1], v.shape[-1])
+    length = max(q.shape[-1] + height + width, v.shape[-1])
     length = length + to_multiple(length, 8)
-    padded = (F.pad(part, (0, length - part.shape[-1])) for part in (q, k, v))
-    return F.scaled_dot_product_attention(*padded, scale=1.0)[..., : v.shape[-1]]
+    places = torch.arange(height * width, device=q.device)
+    # `F.one_hot` would be compiled for every size anew. No place has the last codes.
+    codes = _equal(places // width, height), _equal(places % width, length - k.shape[-1] - height)
+    k = torch.cat([k, torch.cat(codes, -1).to(k.dtype).expand(*k.shape[:2], -1, -1)], -1)
+    q, dim = _lengthened([q, rows, columns], length), v.shape[-1]
+    return F.scaled_dot_product_attention(q, k, _lengthened([v], length), scale=1.0)[..., :dim]
+
+
+def _lengthened(parts: list[Tensor], length: int) -> Tensor:
+    """The parts one after another, and zeros up to `length`.
+
+    Compilers expect other strides of the gradient of `F.pad` than it has where sizes are symbols.
+    """
+    zeros = parts[0].new_zeros(*parts[0].shape[:-1], length - sum(part.shape[-1] for part in parts))
+    return torch.cat([*parts, zeros], -1)
 
 
 def _equal(numbers: Tensor, count: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The stem of a plain network: an image as one token per patch."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,6 +11,14 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """(N, C, H, W) with zeros on the right and below, so that `multiple` divides both sides."""
     rows, columns = (to_multiple(side, multiple) for side in x.shape[2:])
     return F.pad(x, (0, columns, 0, rows))
+
+
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """The first rows and columns of (N, C, H, W), channels_last in memory."""
+    x = x[:, :, :height, :width]
+    # A compiler would make one graph for sizes that leave nothing to cut off and one for others.
+    keep = x.clone if torch.compiler.is_compiling() else x.contiguous
+    return keep(memory_format=torch.channels_last)
 
 
 class PatchEmbed(nn.Module):

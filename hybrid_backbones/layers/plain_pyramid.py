@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from .norm import LayerNorm2d
+from .patch_embed import crop
 from .sizes import ceil_div
 
 KINDS = ('simple', 'multi_depth', 'stem')
@@ -69,8 +69,7 @@ class PlainPyramid(nn.Module):
         for level, x in zip(self.levels, maps, strict=True):
             stride = STRIDES[level]
             x = finer[stride] if level in self.from_stem else self.resize[str(level)](x)
-            height, width = (ceil_div(pixels, stride) for pixels in size)
-            out.append(x[:, :, :height, :width].contiguous(memory_format=torch.channels_last))
+            out.append(crop(x, *(ceil_div(pixels, stride) for pixels in size)))
         return out
 
 

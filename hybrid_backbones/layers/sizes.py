@@ -7,5 +7,8 @@ def ceil_div(length: int, part: int) -> int:
 
 
 def to_multiple(length: int, part: int) -> int:
-    """What `length` lacks to the next multiple of `part`; compilers get `-length % part` wrong (pytorch#197716)."""
-    return (part - length % part) % part
+    """What `length` lacks to the next multiple of `part`, in a form from which compilers see that the sum is one.
+
+    They get `-length % part` wrong (pytorch#197716).
+    """
+    return ceil_div(length, part) * part - length

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from hybrid_backbones.layers.attention import decomposed_attention, table_attention
+from hybrid_backbones.layers.attention import decomposed_attention, relative_logits, table_attention
 from hybrid_backbones.layers.large_kernel import large_depthwise
 from hybrid_backbones.layers.patch_embed import pad_to_multiple
 from hybrid_backbones.layers.sizes import ceil_div, to_multiple
@@ -20,12 +20,22 @@ def heads(*size: int) -> list[Tensor]:
     return [torch.randn(2, 3, *size, 8) for _ in range(3)]
 
 
+def attend_relatively(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    size = q.shape[2:4]
+    q, k, v = (part.flatten(2, 3) for part in (q, k, v))
+    return decomposed_attention(q, k, v, *relative_logits(q, size, rows, columns))
+
+
 FUNCTIONS = {
     'padding': (lambda x: pad_to_multiple(x, 4), lambda h, w: [torch.randn(1, 2, h, w)]),
     'table attention': (table_attention, lambda h, w: [*heads(h, w), torch.randn(3, 2 * h - 1, 2 * w - 1)]),
     'attention by rows and columns': (
         decomposed_attention,
         lambda h, w: [*heads(h * w), torch.randn(2, 3, h * w, h), torch.randn(2, 3, h * w, w)],
+    ),
+    'attention by relative logits': (
+        attend_relatively,
+        lambda h, w: [*heads(h, w), torch.randn(2 * h - 1, 8), torch.randn(2 * w - 1, 8)],
     ),
     'large kernels': (
         lambda x, *kernels: large_depthwise(x, kernels),
@@ -40,8 +50,11 @@ def test_layers_compile_at_most_three_times_for_five_sizes(function: Callable, a
     counter = CompileCounterWithBackend('aot_eager')
     compiled = torch.compile(function, backend=counter, fullgraph=True)
     for size in SIZES:
-        given = arguments(*size)
-        torch.testing.assert_close(compiled(*given), function(*given), rtol=1e-4, atol=1e-4)
+        given = [argument.requires_grad_() for argument in arguments(*size)]
+        ours, theirs = compiled(*given), function(*given)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        gradients = [torch.autograd.grad(out.square().sum(), given) for out in (ours, theirs)]
+        torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
     assert counter.frame_count <= 3
 
 
