@@ -19,6 +19,6 @@ def stand_in(monkeypatch):
     return module
 
 
-@pytest.fixture(params=['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu'])
+@pytest.fixture(params=['cpu', *([pytest.param('cuda', marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])])
 def device(request):
     return request.param
