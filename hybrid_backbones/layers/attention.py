@@ -172,7 +172,8 @@ def _attend_with_appended_logits(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, 
     height, width = rows.shape[-1], columns.shape[-1]
     # Fused kernels take values of the queries' length only; the GPU's, multiples of 8.
     length = max(q.shape[-1] + height + width, v.shape[-1])
-    length = length + to_multiple(length, 8)
+    # A compiler would make one graph for lengths that are multiples already and one for others.
+    length += 8 - length % 8 if torch.compiler.is_compiling() else to_multiple(length, 8)
     places = torch.arange(height * width, device=q.device)
     # `F.one_hot` would be compiled for every size anew. No place has the last codes.
     codes = _equal(places // width, height), _equal(places % width, length - k.shape[-1] - height)
