@@ -86,6 +86,17 @@ def test_of_several_none_is_taken(model, content, names):
         choose_part(content, model, 'FILE', 'x')
 
 
+def test_arrays_are_tensors(model):
+    content = dict(state_dict={key: value.numpy() for key, value in state_of(model).items()})
+    assert_same(choose_part(content, model, 'FILE'), model)
+
+
+@pytest.mark.parametrize('content', [[{}], torch.ones(3), None])
+def test_what_is_no_dict_is_refused(model, content):
+    with pytest.raises(WrongModelError, match=rf'FILE holds a {type(content).__name__}, expected a dict of tensors'):
+        choose_part(content, model, 'FILE')
+
+
 def test_a_trunk_is_refused(model):
     """The head and neck would be random."""
     trunk = model.backbone.state_dict()
