@@ -149,3 +149,12 @@ def test_a_run_starts_from_them(tmp_path, hooks):
     runner.call_hook('before_run')
     with pytest.raises(WrongModelError, match=r'foreign\.pth'):
         runner.load_or_resume()
+
+
+@pytest.mark.parametrize('kept', [0, 300])
+def test_a_file_that_is_cut_short_is_named(tmp_path, kept):
+    path = tmp_path / 'cut.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(500))), path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises((EOFError, RuntimeError), match=r'cut\.pth is empty, damaged or cut short'):
+        make_runner(tmp_path, load_from=str(path)).load_or_resume()

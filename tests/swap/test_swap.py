@@ -149,7 +149,7 @@ def test_every_framework(framework):
 
 # A head on a dilated C5 alone; one that reads a neck's own map beside those that it hands on.
 SPECIAL = [
-    'mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py',
+    pytest.param('mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py', marks=pytest.mark.slow),
     'mmseg::fastfcn/fastfcn_r50-d32_jpu_enc_4xb4-160k_ade20k-512x512.py',
 ]
 
