@@ -34,6 +34,8 @@ TIED = {
 }
 # Necks that hand on all but the last of the maps that they read, for heads.
 HANDING_ON = ('JPU',)
+# Position, for what reads such a neck, of a map that the neck itself makes.
+OWN = -1
 # FPNs that also read the sizes of maps below their first level.
 READING_SIZES = ('NASFCOS_FPN',)
 # Necks that make a pyramid of a plain network's maps.
@@ -47,13 +49,13 @@ class Reader:
     Attributes:
         part: Its key.
         config: Its config.
-        positions: Of the maps that it reads among those of the old backbone, in its own order; None for a neck's own.
+        positions: Of the maps that it reads among those of the old backbone, in its own order; `OWN` for a neck's.
         key: Where its config says their channels.
     """
 
     part: str
     config: dict[str, Any]
-    positions: tuple[int | None, ...]
+    positions: tuple[int, ...]
     key: str = 'in_channels'
 
     def __str__(self) -> str:
@@ -188,8 +190,8 @@ def _readers_behind(model: dict[str, Any], neck: Reader) -> Iterator[Reader]:
     for part, head in _listed(model, 'decode_head', 'auxiliary_head'):
         index = head.get('in_index', -1)
         handed_on = dict(enumerate(neck.positions[:-1]))
-        positions = tuple(map(handed_on.get, index if isinstance(index, (list, tuple)) else [index]))
-        if any(position is not None for position in positions):
+        positions = tuple(handed_on.get(i, OWN) for i in (index if isinstance(index, (list, tuple)) else [index]))
+        if any(position != OWN for position in positions):
             yield Reader(part, head, positions)
 
 
@@ -235,15 +237,15 @@ def rewire(reader: Reader, place: dict[int, int], new: Maps) -> list[str]:
         What changed, in words.
     """
     config, before = reader.config, dict(reader.config)
-    places = [None if i is None else place[i] for i in reader.positions]
+    places = [OWN if i == OWN else place[i] for i in reader.positions]
     if 'c1_in_channels' in config:
         config['c1_in_channels'] = new.channels[places.pop()]
     given = config[reader.key]
     several = isinstance(given, (list, tuple))
     old = given if several else [given]
-    channels = [old[n] if i is None else new.channels[i] for n, i in enumerate(places)]
+    channels = [old[n] if i == OWN else new.channels[i] for n, i in enumerate(places)]
     config[reader.key] = type(given)(channels) if several else channels[0]  # some necks take a list only, some a tuple
-    if 'in_index' in config and None not in places:
+    if 'in_index' in config and OWN not in places:
         config['in_index'] = places if several or isinstance(config['in_index'], (list, tuple)) else places[0]
     for key in ('strides', 'feature_strides'):
         if several and len(config.get(key) or ()) == len(places):
