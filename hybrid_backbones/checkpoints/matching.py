@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,12 +87,20 @@ def nonfinite_keys(state: Mapping[str, Tensor]) -> list[str]:
 
 def entries(content: Mapping[str, Any], path: str = '') -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Tensors by name of every dict that a file nests, with the keys that lead there: `state_dict/teacher`."""
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    tensors = {key: _as_tensor(value) for key, value in content.items() if isinstance(key, str) and _is_array(value)}
     if tensors:
         yield path, tensors
     for key, value in content.items():
         if isinstance(key, str) and isinstance(value, Mapping) and path.count('/') < _DEPTH - 1:
             yield from entries(value, f'{path}/{key}' if path else key)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in 'fiu')
+
+
+def _as_tensor(value: Tensor | np.ndarray) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.from_numpy(value)
 
 
 def _is_counter(key: str) -> bool:

@@ -37,6 +37,10 @@ def _patch_loader(module: ModuleType) -> None:
                 return _inert(original(cls, filename, map_location, logger))
             except pickle.UnpicklingError as error:
                 raise pickle.UnpicklingError(_explain(str(filename), error)) from None
+            except (EOFError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and 'zip archive' not in str(error):
+                    raise
+                raise type(error)(f'{filename} is empty, damaged or cut short: copy or download it again') from error
 
     cls.load_checkpoint = classmethod(load_checkpoint)
 

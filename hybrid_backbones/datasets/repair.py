@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from .._files import write_whole, written_whole
-from .checks.coco_file import CocoFile, read_text, run_length_bounds
+from .checks.coco_file import CocoFile, on_a_line, read_text, run_length_bounds
 from .checks.image_file import read_header
 from .checks.label_maps import label_pairs
 from .checks.objects import LARGEST_AREA, box_form
@@ -192,7 +192,7 @@ def _repair_object(record: dict, form: str, size: tuple[int, int], with_masks: b
 
 
 def _repair_mask(record: dict, size: tuple[int, int], changes: Counter[str]) -> None:
-    """Nested polygons of six numbers or more; the box where nothing else is left."""
+    """Nested polygons of six numbers or more that have an area; the box where nothing else is left."""
     segmentation = record.get('segmentation')
     if isinstance(segmentation, dict) and list(segmentation.get('size') or ()) == [size[1], size[0]]:
         bounds = run_length_bounds(segmentation)
@@ -204,7 +204,8 @@ def _repair_mask(record: dict, size: tuple[int, int], changes: Counter[str]) -> 
     elif polygons and all(isinstance(value, list) and len(value) == 2 for value in polygons):
         polygons = [list(chain.from_iterable(polygons))]  # of [x, y] pairs
     numbers = [[_number(v) for v in p] for p in polygons if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
-    usable = [polygon for polygon in numbers if np.isfinite(polygon).all()]
+    finite = [polygon for polygon in numbers if np.isfinite(polygon).all()]
+    usable = [p for p in finite if not on_a_line(np.array(p), np.array([len(p)])).any()]
     if not usable:
         x, y, w, h = record['bbox']
         usable = [[x, y, x + w, y, x + w, y + h, x, y + h]]

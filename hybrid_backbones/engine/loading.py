@@ -36,6 +36,10 @@ def choose_part(
     Raises:
         CheckpointError: There is no such part, no part fits or several do, or it holds NaN or infinity.
     """
+    if not isinstance(checkpoint, dict):
+        raise WrongModelError(
+            f'{source} holds a {type(checkpoint).__name__}, expected a dict of tensors by name: save model.state_dict()'
+        )
     parts = find_parts(checkpoint, model.state_dict(), unused)
     if name:
         part = _named(parts, name, source)

@@ -110,7 +110,7 @@ def _change(
     old = _old_maps(model, scope, reasons)
     reasons += wiring.drop_pyramid_neck(model, segmentor)
     readers = wiring.readers(model, old, segmentor)
-    needed = sorted({position for reader in readers for position in reader.positions})
+    needed = sorted({position for reader in readers for position in reader.positions if position != wiring.OWN})
     try:
         stages = choose_stages(old, needed, backbone, exact=not segmentor)
     except ValueError as error:

@@ -34,6 +34,8 @@ TIED = {
 }
 # Necks that hand on all but the last of the maps that they read, for heads.
 HANDING_ON = ('JPU',)
+# Position, for what reads such a neck, of a map that the neck itself makes.
+OWN = -1
 # FPNs that also read the sizes of maps below their first level.
 READING_SIZES = ('NASFCOS_FPN',)
 # Necks that make a pyramid of a plain network's maps.
@@ -42,11 +44,19 @@ PLAIN_NECKS = ('Feature2Pyramid', 'MultiLevelNeck')
 
 @dataclass
 class Reader:
-    """A part of a model, and the positions among the old backbone's maps that it reads, in its own order."""
+    """A part of a model that reads maps of the backbone.
+
+    Attributes:
+        part: Its key.
+        config: Its config.
+        positions: Of the maps that it reads among those of the old backbone, in its own order; `OWN` for a neck's.
+        key: Where its config says their channels.
+    """
 
     part: str
     config: dict[str, Any]
     positions: tuple[int, ...]
+    key: str = 'in_channels'
 
     def __str__(self) -> str:
         return f'{self.part} ({self.config.get("type")})'
@@ -159,18 +169,30 @@ def readers(model: dict[str, Any], old: Maps, segmentor: bool) -> list[Reader]:
         for key, head in heads
         if _equal(head.get('in_channels'), old.channels)
     ]
+    if len(old) == 1:
+        found += _readers_of_one_map(model, old.channels[0])
     if not found:
         parts = ', '.join(f'model.{key} ({head.get("type")})' for key, head in heads)
         raise ValueError(f'there is no neck, and none of {parts} lists the channels of the maps, {old.channels}')
     return found
 
 
+def _readers_of_one_map(model: dict[str, Any], channels: int) -> Iterator[Reader]:
+    """Heads on the only map, such as a dilated C5, with the RoI extractors that say its channels again."""
+    for part, config in _parts({key: model.get(key) for key in ('rpn_head', 'roi_head', 'bbox_head')}, 'model'):
+        key = 'out_channels' if 'featmap_strides' in config else 'in_channels'
+        if config.get(key) == channels:
+            yield Reader(part, config, (0,), key)
+
+
 def _readers_behind(model: dict[str, Any], neck: Reader) -> Iterator[Reader]:
     """Heads that read maps which the neck hands on."""
     for part, head in _listed(model, 'decode_head', 'auxiliary_head'):
         index = head.get('in_index', -1)
-        if isinstance(index, int) and 0 <= index < len(neck.positions) - 1:
-            yield Reader(part, head, (neck.positions[index],))
+        handed_on = dict(enumerate(neck.positions[:-1]))
+        positions = tuple(handed_on.get(i, OWN) for i in (index if isinstance(index, (list, tuple)) else [index]))
+        if any(position != OWN for position in positions):
+            yield Reader(part, head, positions)
 
 
 def _equal(given: Any, channels: tuple[int, ...]) -> bool:
@@ -215,13 +237,15 @@ def rewire(reader: Reader, place: dict[int, int], new: Maps) -> list[str]:
         What changed, in words.
     """
     config, before = reader.config, dict(reader.config)
-    places = [place[i] for i in reader.positions]
+    places = [OWN if i == OWN else place[i] for i in reader.positions]
     if 'c1_in_channels' in config:
         config['c1_in_channels'] = new.channels[places.pop()]
-    kind = type(config['in_channels'])  # some necks take a list only, some a tuple
-    several = kind in (list, tuple)
-    config['in_channels'] = kind(new.channels[i] for i in places) if several else new.channels[places[0]]
-    if 'in_index' in config:
+    given = config[reader.key]
+    several = isinstance(given, (list, tuple))
+    old = given if several else [given]
+    channels = [old[n] if i == OWN else new.channels[i] for n, i in enumerate(places)]
+    config[reader.key] = type(given)(channels) if several else channels[0]  # some necks take a list only, some a tuple
+    if 'in_index' in config and OWN not in places:
         config['in_index'] = places if several or isinstance(config['in_index'], (list, tuple)) else places[0]
     for key in ('strides', 'feature_strides'):
         if several and len(config.get(key) or ()) == len(places):

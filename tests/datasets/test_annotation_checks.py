@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from datasets.tiny_data import HEIGHT, WIDTH, coco_config, write_coco
+from PIL import Image
 
 from hybrid_backbones.datasets.checks import DataError, check_data
 from hybrid_backbones.datasets.checks.coco_file import CocoFile
@@ -133,6 +134,7 @@ ERRORS = {
     'run lengths of another encoding': (
         of_objects(set_key(segmentation=dict(size=[48, 64], counts='zzzz'))), 'segmentation'),
     'run lengths of nothing': (of_objects(set_key(segmentation=dict(size=[48, 64], counts=[48 * 64]))), 'mask-blank'),
+    'polygons on a line': (of_objects(set_key(segmentation=[[3, 5, 9.333, 7.111, 15.667, 9.222]]), 5), 'mask-blank'),
     'polygons of numbers as text': (
         of_objects(lambda i, r: r.update(segmentation=[[str(v) for v in r['segmentation'][0]]])), 'segmentation'),
     'a coordinate that is no number': (
@@ -258,6 +260,25 @@ def test_allowed_errors_pass_and_stay_in_the_report(tmp_path):
     write_coco(tmp_path, of_objects(lambda i, r: r.update(id=i)))
     report = check_data(coco_config(tmp_path), allow=['annotation-id-zero'])
     assert '(allowed by --allow annotation-id-zero)' in report.text()
+
+
+def test_narrow_polygons_and_objects_with_another_polygon_are_no_lines(tmp_path):
+    def narrow(i: int, record: dict) -> None:
+        x, y, w, h = record['bbox']
+        line = [x, y, x + w, y, x + w / 2, y]
+        record['segmentation'] = [line, *record['segmentation']] if i % 2 else [[x, y, x + w, y + h, x, y + 0.5]]
+
+    write_coco(tmp_path, of_objects(narrow))
+    assert [f.code for f in check_data(coco_config(tmp_path)).findings if 'mask' in f.code] == []
+
+
+def test_files_of_several_pages_are_named(tmp_path):
+    write_coco(tmp_path, lambda c: c['images'][1].update(file_name='pages.tif'), splits=('train',))
+    page = Image.open(tmp_path / 'train' / 'train_1.png')
+    page.save(tmp_path / 'train' / 'pages.tif', save_all=True, append_images=[page, page])
+    report = check_data(coco_config(tmp_path))
+    assert [(f.severity, f.code, f.count, f.total) for f in report.findings] == [('warning', 'image-pages', 1, 4)]
+    assert 'pages.tif has 3 pages' in report.findings[0].message
 
 
 def test_small_images_and_what_filters_leave(tmp_path):

@@ -59,6 +59,7 @@ def break_more(content: dict) -> None:
     objects[2]['segmentation'] = [[str(value) for value in objects[2]['segmentation'][0]]]
     objects[3]['segmentation'] = np.reshape(objects[3]['segmentation'][0], (-1, 2)).tolist()
     objects[4]['segmentation'] = dict(size=[HEIGHT, WIDTH], counts=[9, 9])
+    objects[6]['segmentation'] = [[5, 5, 25, 5, 15, 5]]
     objects.append(dict(objects[5], id=100))
     content['images'].append(dict(content['images'][0], id=50))
     objects.append(dict(objects[5], id=101, image_id=50))
@@ -69,7 +70,7 @@ def test_more_is_repaired(tmp_path):
     said = list(repair(DataView(coco_config(tmp_path / 'data'), ('train',)), tmp_path / 'fixed'))
     assert said[0].partition(': ')[2].split(', ') == [
         *('1 images listed again removed', '1 annotations without a box removed', '1 areas computed'),
-        *('2 polygons corrected', '1 masks replaced by boxes', '1 objects listed again removed'),
+        *('2 polygons corrected', '2 masks replaced by boxes', '1 objects listed again removed'),
     ]
     path = str(tmp_path / 'fixed' / 'data' / 'train.json')
     report = check_data(coco_config(tmp_path / 'data', **{'train_dataloader.dataset.ann_file': path}), ('train',))

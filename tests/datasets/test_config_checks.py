@@ -118,6 +118,78 @@ def test_wrappers_are_opened(data, tmp_path, wrapper):
         check_data(cfg)
 
 
+LOAD, ANNOTATIONS = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_mask=True)
+PACK, FLIP = dict(type='PackDetInputs'), dict(type='RandomFlip', prob=0.5)
+PIPELINES = {
+    'nothing to learn from': (TRAIN, [LOAD, PACK], r"after LoadImageFromFile: dict\(type='LoadAnnotations', with_bbox"),
+    'no masks': (TRAIN, [LOAD, dict(type='LoadAnnotations'), PACK], 'mask_head learns from: with_mask is False'),
+    'no boxes': (TRAIN, [LOAD, dict(ANNOTATIONS, with_bbox=False), PACK], 'roi_head learns from: with_bbox is False'),
+    'not packed': (TRAIN, [LOAD, ANNOTATIONS], r"no PackDetInputs.*last of the pipeline: dict\(type='PackDetInputs'\)"),
+    'validation not packed': (VAL, [LOAD], 'val_dataloader.dataset.pipeline: no PackDetInputs'),
+    'flipped': (VAL, [LOAD, FLIP, PACK], 'pipeline-random.*leave RandomFlip out of the pipeline'),
+    'a choice of sizes': (
+        VAL,
+        [LOAD, dict(type='RandomChoiceResize', scales=[(64, 64), (80, 80)]), PACK],
+        r"leave RandomChoiceResize out of the pipeline, or dict\(type='Resize', ...\)",
+    ),
+}
+
+
+@pytest.mark.parametrize('where, pipeline, message', PIPELINES.values(), ids=PIPELINES)
+def test_pipelines(data, where, pipeline, message):
+    with pytest.raises(DataError, match=f'(?s){message}'):
+        check_data(coco_config(data, **{f'{where}.pipeline': pipeline}))
+
+
+def test_semantic_heads_need_label_maps(data):
+    with pytest.raises(DataError, match='semantic_head learns from: with_seg is False'):
+        check_data(coco_config(data, **{'model.roi_head.semantic_head': dict(type='FusedSemanticHead')}))
+
+
+RESIZE = dict(type='Resize', scale=(32, 32))
+CROP = dict(type='RandomCrop', crop_size=(512, 512))
+
+
+def test_pipelines_of_segmentation(tmp_path):
+    write_label_maps(tmp_path)
+    pack = dict(type='PackSegInputs')
+    labels = dict(type='LoadAnnotations')
+    check_data(segmentation_config(tmp_path, **{f'{TRAIN}.pipeline': [LOAD, labels, CROP, pack]}))  # beyond the image
+    check_data(segmentation_config(tmp_path, **{f'{VAL}.pipeline': [LOAD, RESIZE, labels, pack]}))
+    for pipeline, message in (
+        ([LOAD, RESIZE, pack], 'no LoadAnnotations, and IoUMetric compares'),
+        ([LOAD, labels, RESIZE, pack], 'loaded before Resize, and IoUMetric compares'),
+        ([LOAD, CROP, labels, pack], 'RandomCrop changes the images'),
+    ):
+        with pytest.raises(DataError, match=message):
+            check_data(segmentation_config(tmp_path, **{f'{VAL}.pipeline': pipeline}))
+
+
+@pytest.mark.parametrize(
+    'where, pipeline',
+    [
+        (VAL, [LOAD, dict(FLIP, prob=0.0), PACK]),
+        (VAL, [LOAD, dict(type='RandomCenterCropPad', ratios=None, border=None, test_mode=True), PACK]),
+        (VAL, [LOAD, dict(type='TestTimeAug', transforms=[[dict(type='RandomFlip', prob=1.0)], [PACK]])]),
+        (VAL, [LOAD, dict(type='RandomResize', scale=(64, 64), keep_ratio=True), PACK]),
+        (TRAIN, [LOAD, dict(type='OwnLoader')]),  # which may do all of it
+    ],
+)
+def test_pipelines_that_are_right(data, where, pipeline):
+    check_data(coco_config(data, **{f'{where}.pipeline': pipeline}))
+
+
+def test_pipelines_of_wrappers_are_read_with_those_inside(data):
+    cfg = coco_config(data)
+    dataset = cfg.train_dataloader.dataset
+    dataset.pipeline = [LOAD, ANNOTATIONS]
+    cfg.train_dataloader.dataset = dict(type='MultiImageMixDataset', dataset=dataset, pipeline=[FLIP, PACK])
+    check_data(cfg)
+    cfg.train_dataloader.dataset.pipeline = [FLIP]
+    with pytest.raises(DataError, match=r'train_dataloader\.dataset\.dataset\.pipeline: no PackDetInputs'):
+        check_data(cfg)
+
+
 def counts(model: dict) -> list[tuple[str, str]]:
     dataset = dict(type='CocoDataset', metainfo=dict(classes=CLASSES))
     cfg = Config(dict(default_scope='mmdet', model=model, train_dataloader=dict(dataset=dataset)))

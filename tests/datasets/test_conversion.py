@@ -1,8 +1,10 @@
 """Folders of every layout: what is read of them, how they are divided, and what is refused."""
 
 import json
+import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +205,37 @@ def test_images_without_labels(tmp_path):
     assert objects_of(tmp_path / 'out')[NAMES[4]] == []
 
 
+def one_cvat_line(root: Path) -> None:
+    exports.write_cvat(root)
+    path = root / 'annotations.xml'
+    write_text(path, re.sub('points="[^"]*"', 'points="5,5;15,15"', path.read_text(encoding='utf-8'), count=1))
+
+
+def one_coco_line(root: Path) -> None:
+    line = [5, 5, 15, 15, 25, 25]
+    write_changed(root, lambda content: content['annotations'][0].update(segmentation=[line]))
+
+
+def one_yolo_line(root: Path) -> None:
+    exports.write_yolo(root, exports.polygon_line)
+    write_text(root / 'labels' / 'train' / f'{NAMES[0]}.txt', '0 0.1 0.1 0.2 0.2 0.3 0.3\n')
+
+
+@pytest.mark.parametrize(
+    'write, note',
+    [
+        (one_cvat_line, '1 x polygon left out: it has no area'),
+        (one_coco_line, 'instances_default.json: 1 objects left out: the outline has no area'),
+        (one_yolo_line, '1 objects left out: they have no width, no height or no area'),
+    ],
+)
+def test_outlines_without_area_are_left_out(tmp_path, write, note):
+    write(tmp_path / 'raw')
+    data = convert(tmp_path / 'raw', tmp_path / 'out')
+    assert data.with_masks and note in data.notes
+    assert sum(map(len, objects_of(tmp_path / 'out').values())) == 14
+
+
 def unknown(root: Path) -> None:
     write_image(root / 'a.jpg', 0)
     write_text(root / 'notes.doc', 'cats')
@@ -268,6 +301,56 @@ def incomplete_box(root: Path) -> None:
     write_text(path, path.read_text(encoding='utf-8').replace('xmax', 'right'))
 
 
+def nameless_class(root: Path) -> None:
+    write_changed(root, lambda content: content['categories'][1].pop('name'))
+
+
+def image_twice(root: Path) -> None:
+    write_changed(root, lambda content: content['images'].append(dict(content['images'][0], id=77)))
+
+
+def runs_of_another_size(root: Path) -> None:
+    runs = dict(size=[9, 9], counts=[80, 1])
+    write_changed(root, lambda content: content['annotations'][0].update(segmentation=runs))
+
+
+def write_changed(root: Path, change: Callable[[dict], object]) -> None:
+    exports.write_coco(root)
+    content = exports.coco_content(range(10))
+    change(content)
+    write_text(root / 'annotations' / 'instances_default.json', json.dumps(content))
+
+
+def other_image_size(root: Path) -> None:
+    exports.write_voc(root)
+    size = '<size><width>160</width><height>120</height></size>'
+    replace_in(root / 'Annotations' / f'{NAMES[0]}.xml', '<object>', f'{size}<object>')
+
+
+def nameless_object(root: Path) -> None:
+    exports.write_voc(root)
+    replace_in(root / 'Annotations' / f'{NAMES[0]}.xml', '<name>cat</name>', '')
+
+
+def polylines(root: Path) -> None:
+    exports.write_cvat(root)
+    replace_in(root / 'annotations.xml', '<polygon', '<polyline')
+
+
+def replace_in(path: Path, old: str, new: str) -> None:
+    write_text(path, path.read_text(encoding='utf-8').replace(old, new))
+
+
+def negative_class(root: Path) -> None:
+    exports.write_yolo(root)
+    write_text(root / 'labels' / 'train' / f'{NAMES[0]}.txt', '-1 0.5 0.5 0.2 0.2\n')
+
+
+def double_names(root: Path) -> None:
+    exports.write_yolo(root)
+    write_text(root / 'data.yaml', 'names: [cat, cat]')
+
+
 def one_look(root: Path) -> None:
     for i in range(4):
         write_image(root / f'{i}.jpg', 0)
@@ -284,6 +367,15 @@ def one_look(root: Path) -> None:
         (too_few_names, r'class number 1, and there are 1 names: cat'),
         (bad_line, rf'{NAMES[8]}\.txt, line 2: .*outside of 0 to 1'),
         (confidences, r'line 1 has 6 numbers; expected `class x y width height`'),
+        (Path.mkdir, r'no known layout; it has no files'),
+        (nameless_class, r'instances_default\.json: category 1 has no name'),
+        (image_twice, rf'{NAMES[0]}\.jpg is listed under several ids'),
+        (runs_of_another_size, r'have the size \[9, 9\].*expected \[height, width\] of the image, \[60, 80\]'),
+        (other_image_size, rf'{NAMES[0]}\.jpg is of 160 x 120 pixels there, and 80 x 60 as a file'),
+        (nameless_object, rf'{NAMES[0]}\.xml: an object has no name of its class'),
+        (negative_class, rf'{NAMES[0]}\.txt, line 1: the class number is -1'),
+        (double_names, r'data\.yaml names cat more than once'),
+        (polylines, r'no object in any of them; 15 x polyline left out'),
         (missing_image, rf'1 of 10 images are not in .*{NAMES[0]}\.jpg'),
         (cut_image, rf'{NAMES[0]}\.jpg: the JPEG is cut short'),
         (broken_json, r'instances_default\.json is no intact JSON'),

@@ -10,6 +10,14 @@ from hybrid_backbones.visualize import draw_curves, final_metrics, find_run, rea
 CONFIGS = Path(__file__).parents[2] / 'configs'
 TINY = dict(depths=(1, 1, 1, 1), dims=(16, 32, 64, 128), kernel_size=5)
 
+# Regions that are trained on and masks that are drawn take most of a detector's time.
+FEW_REGIONS = {
+    'model.train_cfg.rpn_proposal.max_per_img': 100,
+    'model.train_cfg.rcnn.sampler.num': 32,
+    'model.test_cfg.rpn.max_per_img': 50,
+    'model.test_cfg.rcnn.max_per_img': 20,
+}
+
 
 def short_run(iterations: int, **more: object) -> dict[str, object]:
     return {
@@ -21,7 +29,7 @@ def short_run(iterations: int, **more: object) -> dict[str, object]:
         'train_dataloader.persistent_workers': False,
         'val_dataloader.num_workers': 0,
         'val_dataloader.persistent_workers': False,
-        'val_dataloader.dataset.indices': 8,
+        'val_dataloader.dataset.indices': 4,
         'default_hooks.logger.interval': 5,
         'log_processor.window_size': 5,
         **more,
@@ -41,7 +49,7 @@ def small_shapes(tmp_path_factory: pytest.TempPathFactory) -> None:
     [
         (
             'maskrcnn',
-            {'model.neck.in_channels': list(TINY['dims'])},
+            {'model.neck.in_channels': list(TINY['dims']), **FEW_REGIONS},
             {'coco/bbox_mAP_50', 'coco/segm_mAP_50'},
         ),
         pytest.param(

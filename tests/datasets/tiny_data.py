@@ -58,7 +58,7 @@ def write_coco(root: Path, change: Callable[[dict], Any] | None = None, splits: 
 
 
 def coco_config(root: Path, masks: bool = True, **options: Any) -> Config:
-    """A Mask R-CNN without backbone on `write_coco`; `options` by dotted keys."""
+    """A Mask R-CNN without backbone on `write_coco`, or one of boxes alone; `options` by dotted keys."""
 
     def loader(split: str) -> dict:
         pipeline = [
@@ -88,7 +88,7 @@ def coco_config(root: Path, masks: bool = True, **options: Any) -> Config:
                 roi_head=dict(
                     type='StandardRoIHead',
                     bbox_head=dict(type='Shared2FCBBoxHead', num_classes=3),
-                    mask_head=dict(type='FCNMaskHead', num_classes=3),
+                    mask_head=dict(type='FCNMaskHead', num_classes=3) if masks else None,
                 ),
             ),
             train_dataloader=loader('train'),
@@ -127,7 +127,7 @@ def segmentation_config(root: Path, classes: tuple[str, ...] = ('ground', *CLASS
             data_root=str(root),
             data_prefix=dict(img_path=split, seg_map_path=f'labels/{split}'),
             metainfo=dict(classes=classes, palette=[(0, 0, 0), *PALETTE][: len(classes)]),
-            pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')],
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')],
         )
         return dict(batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset)
 

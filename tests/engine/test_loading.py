@@ -86,6 +86,17 @@ def test_of_several_none_is_taken(model, content, names):
         choose_part(content, model, 'FILE', 'x')
 
 
+def test_arrays_are_tensors(model):
+    content = dict(state_dict={key: value.numpy() for key, value in state_of(model).items()})
+    assert_same(choose_part(content, model, 'FILE'), model)
+
+
+@pytest.mark.parametrize('content', [[{}], torch.ones(3), None])
+def test_what_is_no_dict_is_refused(model, content):
+    with pytest.raises(WrongModelError, match=rf'FILE holds a {type(content).__name__}, expected a dict of tensors'):
+        choose_part(content, model, 'FILE')
+
+
 def test_a_trunk_is_refused(model):
     """The head and neck would be random."""
     trunk = model.backbone.state_dict()
@@ -138,3 +149,12 @@ def test_a_run_starts_from_them(tmp_path, hooks):
     runner.call_hook('before_run')
     with pytest.raises(WrongModelError, match=r'foreign\.pth'):
         runner.load_or_resume()
+
+
+@pytest.mark.parametrize('kept', [0, 300])
+def test_a_file_that_is_cut_short_is_named(tmp_path, kept):
+    path = tmp_path / 'cut.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(500))), path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises((EOFError, RuntimeError), match=r'cut\.pth is empty, damaged or cut short'):
+        make_runner(tmp_path, load_from=str(path)).load_or_resume()

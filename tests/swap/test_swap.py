@@ -147,6 +147,21 @@ def test_every_framework(framework):
     check(framework, 'conv2former_n', **tiny('conv2former_n'))
 
 
+# A head on a dilated C5 alone; one that reads a neck's own map beside those that it hands on.
+SPECIAL = [
+    pytest.param('mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py', marks=pytest.mark.slow),
+    'mmseg::fastfcn/fastfcn_r50-d32_jpu_enc_4xb4-160k_ade20k-512x512.py',
+]
+
+
+@pytest.mark.parametrize('path', SPECIAL)
+def test_heads_that_read_other_maps(path):
+    cfg = shrink(swap_backbone(read(path), 'conv2former_n', **tiny('conv2former_n')))
+    model, batch = build(cfg), batch_for('', cfg)
+    train_once(model, cfg, batch)
+    check_predictions('', model, cfg, batch)
+
+
 @pytest.mark.parametrize('framework', ['Mask R-CNN', 'UperNet'])
 @pytest.mark.parametrize('name', ONE_OF_EACH)
 def test_every_family(name, framework):

@@ -197,6 +197,21 @@ def test_difference_and_code_of_nested_values(tmp_path):
     assert Config.fromfile(tmp_path / 'new.py').to_dict() == new
 
 
+def test_a_head_on_the_only_map_and_its_roi_extractor():
+    model = swap_backbone('mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py', 'conv2former_n').model
+    head, extractor = model.roi_head.bbox_head, model.roi_head.bbox_roi_extractor
+    assert model.backbone.out_indices == (2,)
+    assert model.rpn_head.in_channels == head.in_channels == extractor.out_channels == 256
+    assert extractor.featmap_strides == model.rpn_head.anchor_generator.strides == [16]
+
+
+def test_a_head_on_maps_of_a_neck_and_of_the_backbone():
+    path = 'mmseg::fastfcn/fastfcn_r50-d32_jpu_enc_4xb2-80k_cityscapes-512x1024.py'
+    model = swap_backbone(path, 'conv2former_n').model
+    assert (model.neck.in_channels, model.auxiliary_head.in_channels) == ((128, 256, 512), 256)
+    assert (model.decode_head.in_channels, model.decode_head.in_index) == ([128, 256, 2048], (0, 1, 2))
+
+
 def test_misspelt_backbone():
     with pytest.raises(ValueError, match=r"unknown backbone 'CoAtNet0'.*Did you mean coatnet_0"):
         swapped('UperNet', 'CoAtNet0')
@@ -217,14 +232,12 @@ def test_options():
 
 REFUSED = {
     'mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py': r'model\.roi_head\.shared_head \(ResLayer\) reads',
-    'mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py': r'no neck, and none of model\.rpn_head \(RPNHead\)',
     'mmdet::ssd/ssd300_coco.py': r'model\.neck \(SSDNeck\) reads internals',
     'mmdet::rtmdet/rtmdet_l_swin_b_p6_4xb16-100e_coco.py': r'model\.neck \(CSPNeXtPAFPN\) reads a map of stride 64',
     'mmdet::grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco.py': r'model\.language_model \(BertModel\)',
     'mmdet::detectors/detectors_cascade-rcnn_r50_1x_coco.py': r'model\.neck \(RFP\) reads internals',
     'mmseg::dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512.py': r'model\.decode_head \(DPTHead\).*class tokens',
     'mmseg::san/san-vit-b16_coco-stuff164k-640x640.py': r'model\.text_encoder \(CLIPTextEncoder\) is the text encoder',
-    'mmseg::fastfcn/fastfcn_r50-d32_jpu_enc_4xb2-80k_cityscapes-512x1024.py': r'model\.decode_head \(EncHead\)',
     'mmseg::unet/unet-s5-d16_fcn_4xb4-40k_chase-db1-128x128.py': r'model\.decode_head \(FCNHead\).*\(16, 8, 4, 2, 1\)',
 }
 

@@ -20,6 +20,7 @@ from .images import check_images
 from .label_maps import check_label_maps
 from .layouts import check_layouts, expected_layout, missing_data_hint
 from .objects import check_objects
+from .pipelines import check_pipelines
 from .records import check_records
 from .segmentations import check_segmentations
 from .splits import check_splits
@@ -46,6 +47,7 @@ CHECKS: tuple[Callable[[DataView], Iterator[Finding]], ...] = (
     check_class_names,
     check_heads,
     check_geometry,
+    check_pipelines,
     check_records,
     check_objects,
     check_segmentations,

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-# Of the forms that `segmentation` may have; of BLANK are run lengths without any pixel.
+# Of the forms that `segmentation` may have; of BLANK are run lengths without any pixel, and polygons on a line.
 ABSENT, EMPTY, POLYGONS, FLAT, RLE, BLANK, BROKEN = range(7)
 _CHUNK = 50_000
+# Mean square distance in pixels from a line, up to which points lie on it: coordinates are rounded.
+_OFF_LINE = 1e-4
 # Six bits a character, the last of them without the bit that says "more follows".
 _RUN_LENGTHS = re.compile('[0-o]*[0-O]')
 
@@ -276,10 +278,37 @@ class _Annotations:
             self.mask_bounds[at, axis] = np.minimum.reduceat(np.where(chosen, flat, inf), begin)
             self.mask_bounds[at, axis + 2] = np.maximum.reduceat(np.where(chosen, flat, -inf), begin)
         empty = np.add.reduceat(lengths, first) == 0
-        self.mask_bounds[at[empty]] = np.nan
+        surfaces = (lengths >= 6) & ~on_a_line(flat, lengths)
+        blank = at[(np.add.reduceat(surfaces, first) == 0) & ~odd & (self.polygon_sizes[at, 1] >= 6)]
+        self.segmentation[blank] = BLANK
+        self.mask_bounds[[*at[empty], *blank]] = np.nan
 
 
 _MISSING = object()
+
+
+def on_a_line(flat: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """(P,) bool: polygons of no area, whose points all lie on one line.
+
+    Args:
+        flat: Coordinates x, y, x, y, ... of all polygons.
+        lengths: (P,) how many of them each has.
+    """
+    whole = (lengths % 2 == 0) & (lengths > 0)
+    points = flat[np.repeat(whole, lengths)].reshape(-1, 2)
+    counts = lengths[whole] // 2
+    result = np.zeros(len(lengths), bool)
+    if len(points):
+        first = np.cumsum(counts) - counts
+
+        def means(values: np.ndarray) -> np.ndarray:
+            return np.add.reduceat(values, first) / counts.reshape(-1, *[1] * (values.ndim - 1))
+
+        x, y = (points - np.repeat(means(points), counts, axis=0)).T
+        xx, yy, xy = means(x * x), means(y * y), means(x * y)
+        # The smaller of the two variances along the principal axes is about determinant / trace.
+        result[whole] = xx * yy - xy * xy <= _OFF_LINE * (xx + yy)
+    return result
 
 
 def run_length_bounds(segmentation: dict) -> list[float] | None:

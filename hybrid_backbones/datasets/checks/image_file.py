@@ -27,6 +27,7 @@ class ImageHeader:
         stored: Width and height as stored.
         orientation: EXIF orientation, 1 for upright.
         damage: Why it is incomplete, '' if it is not.
+        pages: Images that the file holds.
     """
 
     format: str
@@ -35,6 +36,7 @@ class ImageHeader:
     stored: tuple[int, int]
     orientation: int
     damage: str
+    pages: int = 1
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -54,7 +56,13 @@ def read_header(path: Path) -> ImageHeader:
         with Image.open(path) as image:
             orientation = image.getexif().get(_ORIENTATION, 1) if image.format in ('JPEG', 'TIFF', 'WEBP', 'PNG') else 1
             return ImageHeader(
-                image.format, image.mode, _bits(path, image), image.size, orientation, _damage(path, image.format)
+                image.format,
+                image.mode,
+                _bits(path, image),
+                image.size,
+                orientation,
+                _damage(path, image.format),
+                1 if image.format == 'MPO' else getattr(image, 'n_frames', 1),  # cameras add previews
             )
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         pixels = read_pixels(path)  # 16-bit colour TIFF, for one, is read by OpenCV alone

@@ -131,6 +131,7 @@ def _check_files(dataset: DatasetView, source: str, records: list[ImageRecord]) 
         )
     yield from _check_sizes(dataset, source, headers)
     yield from _check_depth(source, headers)
+    yield from _check_pages(source, headers)
 
 
 def _loader(dataset: DatasetView) -> dict:
@@ -233,6 +234,23 @@ def _check_depth(source: str, headers: list[tuple[ImageRecord, ImageHeader]]) ->
             'images are of 16 bits',
             consequence='They are read as 8 bits: the lower 8 are dropped.',
             **details,
+        )
+
+
+def _check_pages(source: str, headers: list[tuple[ImageRecord, ImageHeader]]) -> Iterator[Finding]:
+    paged = [(record, header.pages) for record, header in headers if header.pages > 1]
+    if paged:
+        record, pages = paged[0]
+        yield Finding(
+            WARNING,
+            'image-pages',
+            source,
+            f'files hold several images: {record.path.name} has {pages} pages',
+            record=str(record.path),
+            count=len(paged),
+            total=len(headers),
+            consequence='The first page alone is read.',
+            remedy='write each page that is annotated to a file of its own',
         )
 
 

@@ -37,8 +37,8 @@ def _check_masks(dataset: DatasetView, file: CocoFile) -> Iterator[Finding]:
         LARGE_SHARE,
         'mask-blank',
         kind == BLANK,
-        'run lengths without a pixel of the object',
-        key='segmentation.counts',
+        'masks without a pixel of the object: run lengths of nothing, or polygons whose points lie on a line',
+        key='segmentation',
         consequence='Its mask is learned as empty, and never found by an evaluation.',
         remedy=fix,
     )

@@ -30,6 +30,7 @@ class DatasetView:
         config: Its config.
         scope: 'mmdet' or 'mmseg', where its type is looked up.
         data: What all datasets of the config share.
+        outer: Pipelines of the datasets that it is nested in, the innermost first.
     """
 
     split: str
@@ -37,6 +38,7 @@ class DatasetView:
     config: dict
     scope: str
     data: 'DataView' = field(repr=False)
+    outer: tuple[Any, ...] = ()
 
     @cached_property
     def cls(self) -> type | None:
@@ -190,8 +192,8 @@ class DataView:
             if split in self.splits:
                 where = f'{split}_dataloader.dataset'
                 found += [
-                    DatasetView(split, key, node, self.scope, self)
-                    for key, node in leaves(loader.get('dataset'), where)
+                    DatasetView(split, key, node, self.scope, self, outer)
+                    for key, node, outer in leaves(loader.get('dataset'), where)
                 ]
         return found
 
@@ -230,17 +232,21 @@ class DataView:
         return self._files[key]
 
 
-def leaves(node: Any, where: str) -> Iterator[tuple[str, dict]]:
-    """Datasets that read files, with their keys; wrappers (Concat, Repeat, ClassBalanced, MultiImageMix) are opened."""
+def leaves(node: Any, where: str, outer: tuple[Any, ...] = ()) -> Iterator[tuple[str, dict, tuple[Any, ...]]]:
+    """Datasets that read files, with their keys and the pipelines of the wrappers around them, the innermost first.
+
+    Wrappers (Concat, Repeat, ClassBalanced, MultiImageMix) are opened.
+    """
     if not isinstance(node, dict):
         return
+    around = (node.get('pipeline'), *outer)
     if isinstance(node.get('datasets'), (list, tuple)):
         for i, child in enumerate(node['datasets']):
-            yield from leaves(child, f'{where}.datasets[{i}]')
+            yield from leaves(child, f'{where}.datasets[{i}]', around)
     elif isinstance(node.get('dataset'), dict):
-        yield from leaves(node['dataset'], f'{where}.dataset')
+        yield from leaves(node['dataset'], f'{where}.dataset', around)
     elif node:
-        yield where, node
+        yield where, node, outer
 
 
 def reads_text(model: dict) -> bool:

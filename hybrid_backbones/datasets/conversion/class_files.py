@@ -97,7 +97,7 @@ def names_in_yaml(path: Path) -> list[str]:
         names = [names[number] for number in numbers]
     if not isinstance(names, list) or not names:
         raise LayoutError(f'{path} has no `names`; write `names: [cat, dog]`, in the order of the class numbers')
-    return [str(name) for name in names]
+    return [entry.name for entry in _checked(path, [ClassEntry(str(name)) for name in names])]
 
 
 def read_yaml(path: Path) -> dict | None:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checks.coco_file import read_text
+from ..checks.coco_file import read_text, run_length_bounds
 from .class_files import ClassEntry
 from .errors import LayoutError, shortened
 from .folder import Folder, image_size, split_in_name
-from .records import RawData, RawImage, RawObject
+from .records import RawData, RawImage, RawObject, has_area
 
 DESCRIPTION = 'COCO: *.json with `images`, `annotations` and `categories`, the images anywhere beside or above them'
 _KEYS = ('images', 'annotations', 'categories')
@@ -39,13 +39,19 @@ def read(folder: Folder, files: list[Path], names: Sequence[ClassEntry] | None) 
         records = _find_images(folder, file, content)
         objects, left_out = _objects(file, content, records.keys(), classes)
         notes += left_out
+        sizes = {str(record.get('id')): (record.get('width'), record.get('height')) for record in content['images']}
         for key, path in records.items():
             if path in images:
+                if source[path] == file:
+                    raise LayoutError(f'{file}: {path.name} is listed under several ids; give its objects one of them')
                 raise LayoutError(
                     f'{path} is in {source[path]} and in {file}; keep one annotation file for each image in the folder'
                 )
             split = split_in_name(file.stem) or folder.split_of(file) or folder.split_of(path)
-            images[path] = RawImage(path, image_size(path), split, objects[key])
+            width, height = sizes[key]
+            size = image_size(path, file, width, height)
+            _check_run_lengths(file, path, size, objects[key])
+            images[path] = RawImage(path, size, split, objects[key])
             source[path] = file
     if unused := [folder.relative(path) for path in folder.images if path not in images]:
         notes.append(f'left out, in no annotation file: {shortened(unused)}')
@@ -67,11 +73,13 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _classes(contents: dict[Path, dict]) -> dict[str, int]:
     """Numbers by name, without the superclasses that no object is of, such as the first of Roboflow's exports."""
     names: dict[str, int] = {}
-    for content in contents.values():
+    for file, content in contents.items():
         used = {str(record.get('category_id')) for record in content['annotations']}
         parents = {category.get('supercategory') for category in content['categories']}
         for category in content['categories']:
-            name = str(category.get('name'))
+            name = str(category.get('name') or '').strip()
+            if not name:
+                raise LayoutError(f'{file}: category {category.get("id")!r} has no name')
             if str(category.get('id')) in used or name not in parents or category.get('supercategory') == name:
                 names.setdefault(name, len(names))
     return names
@@ -94,11 +102,23 @@ def _find_images(folder: Folder, file: Path, content: dict) -> dict[str, Path]:
     return found
 
 
+def _check_run_lengths(file: Path, path: Path, size: tuple[int, int], objects: list[RawObject]) -> None:
+    for item in objects:
+        if isinstance(item.segmentation, dict):
+            given = item.segmentation.get('size')
+            fills = given == [size[1], size[0]] and run_length_bounds(item.segmentation) is not None
+            if not fills:
+                raise LayoutError(
+                    f'{file}: run lengths of an object in {path.name} have the size {given}, or do not fill it; '
+                    f'expected [height, width] of the image, {[size[1], size[0]]}'
+                )
+
+
 def _objects(
     file: Path, content: dict, images: Sequence[str], classes: dict[str, int]
 ) -> tuple[dict[str, list[RawObject]], list[str]]:
     """Objects by image, and what was left out of them."""
-    names = {str(category.get('id')): str(category.get('name')) for category in content['categories']}
+    names = {str(category.get('id')): str(category.get('name')).strip() for category in content['categories']}
     objects: dict[str, list[RawObject]] = defaultdict(list)
     left_out: Counter[str] = Counter()
     for record in content['annotations']:
@@ -109,6 +129,8 @@ def _objects(
             left_out['category_id is of no category'] += 1
         elif (item := _object(record, classes[name])) is None:
             left_out['the box is missing or empty'] += 1
+        elif item.segmentation is None and _is_line(record.get('segmentation')):
+            left_out['the outline has no area'] += 1
         else:
             objects[image].append(item)
     return objects, [f'{file.name}: {count} objects left out: {why}' for why, count in left_out.items()]
@@ -128,9 +150,14 @@ def _object(record: dict, category: int) -> RawObject | None:
     )  # fmt: skip
 
 
+def _is_line(segmentation: Any) -> bool:
+    """Whether there are polygons of three points or more, of which :func:`_outline` has found none with an area."""
+    return isinstance(segmentation, list) and any(isinstance(p, list) and len(p) >= 6 for p in segmentation)
+
+
 def _outline(segmentation: Any) -> list | dict | None:
-    """Polygons of three points or more, or run lengths; None for a box alone."""
+    """Polygons that have an area, or run lengths; None for a box alone."""
     if isinstance(segmentation, dict):
         return segmentation
     polygons = [polygon for polygon in segmentation or [] if isinstance(polygon, list)]
-    return [polygon for polygon in polygons if len(polygon) >= 6 and len(polygon) % 2 == 0] or None
+    return [polygon for polygon in polygons if has_area(polygon)] or None

@@ -150,7 +150,9 @@ def _recognize(folder: Folder, task: str, layout: str | None) -> tuple[str, list
 
 def _found(folder: Folder) -> str:
     suffixes = Counter(path.suffix.lower() or 'no suffix' for path in folder.files)
-    kinds = ', '.join(f'{count} x {suffix}' for suffix, count in suffixes.most_common(6)) or 'no files'
+    if not suffixes:
+        return 'it has no files'
+    kinds = ', '.join(f'{count} x {suffix}' for suffix, count in suffixes.most_common(6))
     return f'found: {kinds}, such as {shortened([folder.relative(path) for path in folder.files], 2)}'
 
 
@@ -174,7 +176,8 @@ def _count_objects(data: RawData, folder: Folder, task: str) -> None:
     """Fill in `amounts`, and see that there are objects fit for the task."""
     objects = [item for image in data.images for item in image.objects]
     if not objects:
-        raise LayoutError(f'{folder.root}: {len(data.images)} images and no object in any of them')
+        found = [f'{len(data.images)} images and no object in any of them', *data.notes]
+        raise LayoutError(f'{folder.root}: {"; ".join(found)}')
     for image in data.images:
         image.amounts = dict(Counter(item.category for item in image.objects))
     outlined = sum(bool(item.segmentation) for item in objects)

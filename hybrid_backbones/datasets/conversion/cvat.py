@@ -11,7 +11,7 @@ from ..masks import encode_runs
 from .class_files import ClassEntry
 from .errors import LayoutError
 from .folder import Folder, image_size
-from .records import RawData, RawImage, RawObject
+from .records import RawData, RawImage, RawObject, has_area
 from .voc import has_root, parse_xml
 
 DESCRIPTION = 'CVAT: annotations.xml of "CVAT for images 1.1"'
@@ -43,7 +43,7 @@ def read(folder: Folder, files: list[Path], names: Sequence[ClassEntry] | None) 
                 raise LayoutError(f'{file}: {record.get("name")} is not in {folder.root}; export with images')
             split = record.get('subset', '').lower()
             split = split if split in ('train', 'val', 'test') else folder.split_of(path)
-            size = image_size(path)
+            size = image_size(path, file, record.get('width'), record.get('height'))
             images[path] = RawImage(path, size, split, _objects(file, record, size, classes, left_out))
     notes = [f'{count} x {what} left out: it has no area' for what, count in left_out.items()]
     return RawData('CVAT', tuple(classes), [images[path] for path in sorted(images)], notes)
@@ -80,6 +80,8 @@ def _object(shape: Element, size: tuple[int, int], classes: dict[str, int]) -> R
     else:
         points = _points(shape) if shape.tag == 'polygon' else _turned(shape)
         outline = [points.ravel().tolist()]
+        if not has_area(outline[0]):
+            return None
         (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
     left, top, right, bottom = max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])
     if right <= left or bottom <= top:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ..checks.image_file import read_header
 from .errors import LayoutError, shortened
@@ -106,11 +107,16 @@ class Folder:
         return path.relative_to(self.root).as_posix()
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path, source: Path | None = None, width: Any = None, height: Any = None) -> tuple[int, int]:
     """Width and height.
 
+    Args:
+        path: The image.
+        source: Its annotation file.
+        width, height: What that says they are; None or 0 for nothing.
+
     Raises:
-        LayoutError: No image, or one that is cut short.
+        LayoutError: No image, one that is cut short, or one of another size than its annotations are for.
     """
     try:
         header = read_header(path)
@@ -118,7 +124,18 @@ def image_size(path: Path) -> tuple[int, int]:
         raise LayoutError(f'{path}: {error}; replace it, or take it and its annotations out of the folder') from error
     if header.damage:
         raise LayoutError(f'{path}: {header.damage}; replace it, or take it and its annotations out of the folder')
+    said = tuple(round(float(value or 0)) for value in (width, height))
+    if all(said) and said != header.upright:
+        raise LayoutError(
+            f'{source}: {path.name} is of {said[0]} x {said[1]} pixels there, and {header.upright[0]} x '
+            f'{header.upright[1]} as a file; put the image that was annotated in its place, or correct the size'
+        )
     return header.upright
+
+
+def note_empty(count: int) -> list[str]:
+    """A note on objects without extent, which are left out."""
+    return [f'{count} objects left out: they have no width, no height or no area'] if count else []
 
 
 def note_unlabelled(folder: Folder, unlabelled: list[Path], total: int, what: str) -> list[str]:

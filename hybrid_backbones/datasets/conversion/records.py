@@ -4,9 +4,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..checks.coco_file import on_a_line
 from .label_coding import LabelCoding
 
 SPLITS = ('train', 'val', 'test')
+
+
+def has_area(polygon: list[float]) -> bool:
+    """Whether x, y, x, y, ... are three points or more that are not on one line."""
+    if len(polygon) < 6 or len(polygon) % 2 or not all(isinstance(value, (int, float)) for value in polygon):
+        return False
+    flat = np.array(polygon)
+    return bool(np.isfinite(flat).all()) and not on_a_line(flat, np.array([len(flat)])).any()
 
 
 @dataclass

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 from ..checks.coco_file import read_text
 from .class_files import ClassEntry
 from .errors import LayoutError
-from .folder import Folder, image_size, note_unlabelled
+from .folder import Folder, image_size, note_empty, note_unlabelled
 from .records import RawData, RawImage, RawObject
 
 DESCRIPTION = 'Pascal VOC: NAME.xml for each NAME.jpg, in Annotations/ or beside it, with ImageSets/Main or without'
@@ -45,21 +45,23 @@ def read(folder: Folder, files: list[Path], names: Sequence[ClassEntry] | None) 
         LayoutError: A file is broken, or its image is missing.
     """
     roots = {_image_of(folder, file, root := parse_xml(file)): (file, root) for file in files}
-    found = sorted({_text(item, 'name') for _, root in roots.values() for item in root.iter('object')})
+    found = sorted({_name(file, item) for file, root in roots.values() for item in root.iter('object')})
     classes = tuple(entry.name for entry in names) if names else tuple(found)
     classes += tuple(name for name in found if name not in classes)
     # VOC counts pixels from 1; where a box begins at 0, its tool counts from 0.
     corners = [_corner(file, item) for file, root in roots.values() for item in root.iter('object')]
     first = 0 if any(min(box[:2]) < 1 for box in corners) else 1
     splits = image_sets(folder)
-    images = []
+    images, empty = [], 0
     for path in sorted(roots):
         file, root = roots[path]
         objects = [_object(file, item, classes, first) for item in root.iter('object')]
         split = splits.get(path.stem) or folder.split_of(path)
-        images.append(RawImage(path, image_size(path), split, [item for item in objects if item]))
+        empty += objects.count(None)
+        size = image_size(path, file, root.findtext('size/width'), root.findtext('size/height'))
+        images.append(RawImage(path, size, split, [item for item in objects if item]))
     unlabelled = [path for path in folder.images if path not in roots and not _is_mask(folder, path)]
-    notes = note_unlabelled(folder, unlabelled, len(folder.images), 'XML file')
+    notes = note_unlabelled(folder, unlabelled, len(folder.images), 'XML file') + note_empty(empty)
     return RawData('Pascal VOC', classes, images, notes)
 
 
@@ -89,6 +91,12 @@ def image_sets(folder: Folder) -> dict[str, str]:
 
 def _text(item: ElementTree.Element, key: str) -> str:
     return (item.findtext(key) or '').strip()
+
+
+def _name(file: Path, item: ElementTree.Element) -> str:
+    if name := _text(item, 'name'):
+        return name
+    raise LayoutError(f'{file}: an object has no name of its class')
 
 
 def _corner(file: Path, item: ElementTree.Element) -> tuple[float, ...]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from ..checks.coco_file import read_text
 from .class_files import ClassEntry, find_class_file, names_in_yaml, read_yaml
 from .errors import LayoutError
-from .folder import Folder, image_size, note_unlabelled
-from .records import RawData, RawImage, RawObject
+from .folder import Folder, image_size, note_empty, note_unlabelled
+from .records import RawData, RawImage, RawObject, has_area
 
 DESCRIPTION = 'YOLO: NAME.txt for each NAME.jpg, `class x y width height` or `class x1 y1 x2 y2 ...`, and data.yaml'
 _BOX = 5  # numbers of a line
@@ -22,7 +22,7 @@ def find(folder: Folder) -> list[Path]:
     stems = {path.stem for path in folder.images}
     found = [path for path in folder.with_suffix('.txt') if path.stem in stems]
     text = next(filter(None, (_first_line(path) for path in found)), '')
-    return found if re.fullmatch(r'\d+(\s+[-+.\deE]+){4,}', text) else []
+    return found if re.fullmatch(r'[-+.\d]+(\s+[-+.\deEnaif]+){4,}', text) else []
 
 
 def _first_line(path: Path) -> str:
@@ -41,14 +41,18 @@ def read(folder: Folder, files: list[Path], names: Sequence[ClassEntry] | None) 
     data_file = _data_file(folder)
     splits = _listed_splits(folder, data_file)
     labels = _labels_of_images(folder, files)
-    images, unlabelled = [], []
+    images, unlabelled, empty = [], [], 0
     for path in folder.images:
         if (label := labels.get(path)) is None:
             unlabelled.append(path)
             continue
         size = image_size(path)
-        images.append(RawImage(path, size, splits.get(path) or folder.split_of(path), _objects(label, size)))
+        objects = _objects(label, size)
+        empty += objects.count(None)
+        split = splits.get(path) or folder.split_of(path)
+        images.append(RawImage(path, size, split, [item for item in objects if item]))
     notes = note_unlabelled(folder, unlabelled, len(folder.images), 'label file (an empty one says: no objects)')
+    notes += note_empty(empty)
     highest = max((item.category for image in images for item in image.objects), default=-1)
     classes = _names(folder, data_file, names, highest)
     return RawData('YOLO', classes, images, notes)
@@ -117,14 +121,12 @@ def _ends_with(parents: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
     return any(parents[: i + 1][-len(wanted) :] == wanted[-i - 1 :] for i in range(len(parents)))
 
 
-def _objects(label: Path, size: tuple[int, int]) -> list[RawObject]:
+def _objects(label: Path, size: tuple[int, int]) -> list[RawObject | None]:
     try:
         lines = read_text(label).splitlines()
     except UnicodeDecodeError as error:
         raise LayoutError(f'{label} is no text: {error}') from error
-    return [
-        item for i, line in enumerate(lines, 1) if line.strip() and (item := _object(f'{label}, line {i}', line, size))
-    ]
+    return [_object(f'{label}, line {i}', line, size) for i, line in enumerate(lines, 1) if line.strip()]
 
 
 def _object(where: str, line: str, size: tuple[int, int]) -> RawObject | None:
@@ -138,7 +140,7 @@ def _object(where: str, line: str, size: tuple[int, int]) -> RawObject | None:
             f'{where} has {len(shares) + 1} numbers; '
             'expected `class x y width height`, or `class x1 y1 x2 y2 x3 y3 ...`'
         )
-    if first != int(first) or first < 0:
+    if not first.is_integer() or first < 0:
         raise LayoutError(f'{where}: the class number is {first:g}, expected 0, 1, ...')
     if not all(math.isfinite(share) and -_TOLERANCE <= share <= 1 + _TOLERANCE for share in shares):
         raise LayoutError(
@@ -151,8 +153,7 @@ def _object(where: str, line: str, size: tuple[int, int]) -> RawObject | None:
         left, top, right, bottom = max(x - w / 2, 0), max(y - h / 2, 0), min(x + w / 2, width), min(y + h / 2, height)
     else:
         left, top, right, bottom = min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
-    if right <= left or bottom <= top:
+    outline = points if len(shares) >= _POLYGON - 1 else None
+    if right <= left or bottom <= top or (outline and not has_area(outline)):
         return None
-    return RawObject(
-        int(first), (left, top, right - left, bottom - top), [points] if len(shares) >= _POLYGON - 1 else None
-    )
+    return RawObject(int(first), (left, top, right - left, bottom - top), [outline] if outline else None)
