@@ -12,7 +12,8 @@ import hybrid_backbones
 
 FOLDER = Path(hybrid_backbones.__file__).parent
 MODULES = sorted(path.stem for path in FOLDER.iterdir() if path.suffix == '.py' or (path / '__init__.py').is_file())
-MODULES.remove('__init__')
+for name in ('__init__', 'transformers_models'):  # the latter is for those who have transformers, which is not here
+    MODULES.remove(name)
 REGISTERED = """
 from mmengine.registry import HOOKS, MODELS, TRANSFORMS
 print('Conv2Former' in MODELS, 'SafeCheckpointHook' in HOOKS, 'LoadFromFileOrExplain' in TRANSFORMS)

@@ -13,3 +13,5 @@ CheckFiniteLossHook().before_train(SimpleNamespace(optim_wrapper=wrapper))
 torch.cuda.set_sync_debug_mode('error')
 wrapper.backward(loss)
 print(copy_to_host(loss)())
+# What PyTorch waits for at the end of a process would be errors too.
+torch.cuda.set_sync_debug_mode('default')
