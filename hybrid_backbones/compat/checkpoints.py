@@ -43,6 +43,8 @@ def _patch_loader(module: ModuleType) -> None:
                 raise type(error)(f'{filename} is empty, damaged or cut short: copy or download it again') from error
 
     cls.load_checkpoint = classmethod(load_checkpoint)
+    if hasattr(module, 'get_torch_safe_globals'):
+        module.get_torch_safe_globals = list  # onedl's allows `getattr` of anything, and no more than is allowed here
 
 
 def _inert(checkpoint):

@@ -57,7 +57,7 @@ def test_everything_is_patched_after_openmmlab_was_imported(fresh):
         import mmdet.apis, mmseg.apis
         print('patched')
     """
-    assert fresh(textwrap.dedent(code)) == 'patched\n'
+    assert fresh(textwrap.dedent(code)).endswith('patched\n')  # onedl's mmdet prints on import
 
 
 def test_functions_are_wrapped_once(fresh):

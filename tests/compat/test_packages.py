@@ -10,18 +10,21 @@ import pytest
 
 from hybrid_backbones.compat import packages
 
+# The distribution that brings mmseg: upstream's or the fork's.
+MMSEG = next(d.name for d in importlib.metadata.distributions() if 'mmseg' in packages.modules_of(d))
+
 
 def test_installed_and_not():
     assert packages.is_installed('mmdet')
-    assert packages.is_installed('mmsegmentation')
+    assert packages.is_installed(MMSEG)
     assert packages.is_installed('mmseg')
     assert packages.is_installed('json')
     assert not packages.is_installed('no_such_package')
 
 
 def test_paths_and_modules():
-    assert packages.package2module('mmsegmentation') == 'mmseg'
-    assert packages.get_installed_path('mmsegmentation') == packages.get_installed_path('mmseg') == mmseg.__path__[0]
+    assert packages.package2module(MMSEG) == 'mmseg'
+    assert packages.get_installed_path(MMSEG) == packages.get_installed_path('mmseg') == mmseg.__path__[0]
     assert packages.get_installed_path('mmdet') == mmdet.__path__[0]
     with pytest.raises(importlib.metadata.PackageNotFoundError, match='no_such_package'):
         packages.get_installed_path('no_such_package')
