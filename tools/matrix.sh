@@ -20,7 +20,7 @@ mkdir -p "$folder"
 
 # python_of VERSION: an interpreter of Python VERSION, 3.10 or 3.12; nothing where there is none.
 python_of() {
-  command -v "python$1" 2>/dev/null && "python$1" --version >/dev/null 2>&1 && return
+  "python$1" --version >/dev/null 2>&1 && command -v "python$1" && return  # a shim of pyenv may be there and fail
   ls -d "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1."*/bin/python 2>/dev/null | sort -V | tail -1
 }
 
