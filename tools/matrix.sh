@@ -7,7 +7,6 @@
 # anything failed. A stack whose Python is not found ($PYTHON, python3.N, pyenv's) is skipped, and said to be.
 set -u
 cd "$(dirname "$0")/.."
-root=$PWD
 short=
 if [ "${1:-}" = --short ]; then short=1; shift; fi
 all=(lowest newest onedl mmcv_2.2 setuptools_84 opencv_headless python_3.10 python_3.12 python_3.13 python_3.14)
