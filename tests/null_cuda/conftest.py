@@ -38,7 +38,8 @@ def run_on_null_device(tmp_path_factory: pytest.TempPathFactory) -> Callable[...
     }
 
     def run(script: str, *args: str) -> str:
-        command = [str(TOOL), sys.executable, '-W', 'ignore', str(Path(__file__).with_name(script)), *args]
+        here = Path(__file__).parent
+        command = [str(TOOL), sys.executable, '-W', 'ignore', str(here / 'program.py'), str(here / script), *args]
         done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

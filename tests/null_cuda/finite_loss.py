@@ -1,6 +1,5 @@
 """A checked backward pass on a CUDA device, as a program: prints the loss that was read."""
 
-import os
 from types import SimpleNamespace
 
 import torch
@@ -13,6 +12,4 @@ wrapper = OptimWrapper(torch.optim.SGD([loss], 0.1))
 CheckFiniteLossHook().before_train(SimpleNamespace(optim_wrapper=wrapper))
 torch.cuda.set_sync_debug_mode('error')
 wrapper.backward(loss)
-print(copy_to_host(loss)(), flush=True)
-# The thread of a device that has just started its first backward pass aborts a process that ends in the usual way.
-os._exit(0)
+print(copy_to_host(loss)())
