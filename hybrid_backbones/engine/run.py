@@ -25,6 +25,7 @@ from .memory import keep_freed_memory
 from .model_checks import check_channels
 from .published_models import local_model
 from .starting_weights import framed, prepare_weights
+from .trained_model import locate_model
 
 
 def train(
@@ -128,9 +129,7 @@ def test(
     """
     _prepare_memory(mallopt)
     prepare_cuda(fp32, cudnn_attention)
-    checkpoint = local_model(checkpoint)
-    if not checkpoint.startswith(('http://', 'https://')) and not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'no checkpoint {checkpoint}')
+    checkpoint = locate_model(checkpoint)
     cfg = load_config(config, work_dir, data_root, options, launcher)
     check_work_dir(cfg.work_dir)
     cfg.load_from, cfg.resume = checkpoint, False

@@ -12,8 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, MODELS, VISUALIZERS, DefaultScope
-from mmengine.runner import CheckpointLoader
+from mmengine.registry import DATASETS, VISUALIZERS, DefaultScope
 from torch import nn
 
 from .._files import written_whole
@@ -21,8 +20,7 @@ from .._tasks import is_segmentor
 from ..datasets.checks import check_data
 from ..datasets.roots import walk
 from ..engine.config import load_config
-from ..engine.loading import choose_part
-from ..engine.model_checks import check_state_dict
+from ..engine.trained_model import load_trained, locate_model
 from .images import list_images
 
 # Default limit for a dataset: thousands of images would take hours.
@@ -60,8 +58,7 @@ def save_predictions(
         OSError: A file is not an image.
         ValueError: The checkpoint is of another model, or `num_images` below one.
     """
-    if not str(checkpoint).startswith(('http://', 'https://')) and not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'no checkpoint {checkpoint}')
+    checkpoint = locate_model(checkpoint)
     if num_images is not None and num_images < 1:
         raise ValueError(f'num_images={num_images}: expected at least one')
     paths = None if images is None else list_images(images)[:num_images]
@@ -69,22 +66,13 @@ def save_predictions(
     if paths is None:
         check_data(cfg, ('test',))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        model = _load_model(cfg, str(checkpoint))
+        model = load_trained(cfg, checkpoint)[0].to(get_device())
         dataset = _build_dataset(cfg, lazy=paths is not None)
         samples = _of_files(cfg, paths) if paths is not None else _of_dataset(dataset, num_images or NUM_IMAGES)
         visualizer = _visualizer(cfg, dataset.metainfo)
         # mmseg's has no threshold.
         drawn = dict(draw_gt=paths is None) | (dict(pred_score_thr=score_thr) if _detects(visualizer) else {})
         return _draw(model, samples, visualizer, Path(out), drawn)
-
-
-def _load_model(cfg: Config, checkpoint: str) -> nn.Module:
-    model = MODELS.build(cfg.model)
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    state = choose_part(content, model, checkpoint, cfg.get('load_part')).state
-    check_state_dict(model, state, checkpoint)
-    model.load_state_dict(state)
-    return model.to(get_device()).eval()
 
 
 def _build_dataset(cfg: Config, lazy: bool) -> Any:
