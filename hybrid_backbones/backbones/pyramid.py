@@ -296,7 +296,7 @@ class PyramidBackbone(BaseModule):
                 f'{name} got an input of shape {tuple(x.shape)}; expected (N, 3, H, W). '
                 'Repeat a grey image over three channels first.'
             )
-        if min(x.shape[2:]) < self.min_size:
+        if x.shape[2] < self.min_size or x.shape[3] < self.min_size:  # one by one, which exporters take for limits
             raise ValueError(
                 f'{name} got an image of {x.shape[2]}x{x.shape[3]} pixels; its map at stride {self.out_strides[-1]} '
                 f'needs at least {self.min_size}x{self.min_size}. Pad or resize it, or drop the last of out_indices.'
