@@ -1,0 +1,201 @@
+"""A trained config as a file, image in and results out, that is compared with PyTorch before it is left."""
+
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS, DefaultScope
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from .. import __version__
+from .._files import write_whole
+from .._tasks import is_segmentor
+from ..datasets.roots import walk
+from ..engine.trained_model import load_trained
+from .formats import FORMATS
+from .input_rule import read_input_rule
+from .preprocessing import InputRule, Preprocessing
+from .programs import ExportError, export_program
+from .runtime import FORMAT_VERSION, DeployedModel, file_hash, meta_file
+from .verification import compare, failures, test_images, worst
+
+# Of the images that the programs are traced with.
+_TRACED = (2, 160, 224, 3)
+# The least that is taken of an image which is not resized: one cell of the coarsest map.
+_SMALLEST = 32
+_PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmdet', 'mmsegmentation', 'onnx', 'onnxscript', 'openvino')
+
+
+def export_model(
+    cfg: Config,
+    checkpoint: str | Path,
+    out: str | Path,
+    file_format: str = 'onnx',
+    images: Sequence[np.ndarray] = (),
+    image_dtype: str = 'uint8',
+    paste_masks: bool = True,
+    fp16: bool = False,
+    opset: int | None = None,
+) -> dict[str, Any]:
+    """Write a detector or segmentor as `out`, with a JSON beside it that says what it is and how it was verified.
+
+    Args:
+        cfg: Config of ours, mmdet or mmseg, as read.
+        checkpoint: Weights of that config's model.
+        out: File to write; its suffix is the format's.
+        file_format: `onnx`, `openvino`, `torch` or `aotinductor`.
+        images: (H, W, 3) uint8 RGB each, to verify the file with; by default scenes of the embedded dataset.
+        image_dtype: Of the images that the file takes: `uint8` or `float32`, from 0 to 255.
+        paste_masks: Masks at the size of the image; else of their boxes, for `runtime.paste_masks`.
+        fp16: Keep weights in float16.
+        opset: Of ONNX; None for the exporter's choice.
+
+    Returns:
+        What the JSON holds.
+
+    Raises:
+        CheckpointError: The checkpoint is of another model.
+        ExportError: The model does not export, or the file differs from PyTorch; nothing is left of it.
+        FileNotFoundError: No such checkpoint.
+        ValueError: A part of the config is not exported, or `out` does not fit the format.
+    """
+    out = Path(out)
+    write, suffix, engine = FORMATS[file_format]
+    if out.suffix != suffix:
+        raise ValueError(f'{out}: a file of the format {file_format} ends in {suffix}')
+    rule = read_input_rule(cfg)
+    model, classes = load_trained(cfg, checkpoint)
+    whole = _whole(model, paste_masks)
+    preprocessing = Preprocessing(rule).eval()
+    programs = _programs(preprocessing, whole, image_dtype)
+    meta = _describe(cfg, checkpoint, model, _classes(cfg, classes), rule, image_dtype, whole.outputs)
+    meta['engine'], meta['precision'] = engine, 'float16' if fp16 else 'float32'
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp('.partial', f'.{out.name}.', out.parent))
+    try:
+        texts = {'hybrid_backbones': json.dumps(meta), 'classes': json.dumps(meta['classes'])}
+        files = write(*programs, folder / out.name, whole.outputs, texts, opset, fp16)
+        meta['sha256'] = {file.name: file_hash(file) for file in files}
+        _write_meta(folder / out.name, meta)
+        meta['verification'] = _verify(model, preprocessing, folder / out.name, meta, images)
+        for file in files:
+            file.replace(out.with_name(file.name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _write_meta(out, meta)
+    return meta
+
+
+def _write_meta(path: Path, meta: dict[str, Any]) -> None:
+    write_whole(meta_file(path), json.dumps(meta, indent=2))
+
+
+def _whole(model: nn.Module, paste_masks: bool) -> nn.Module:
+    if hasattr(model, 'decode_head'):
+        from .segmentors import ExportableSegmentor
+
+        return ExportableSegmentor(model).eval()
+    from .detections import ExportableDetector
+
+    return ExportableDetector(model, paste_masks).eval()
+
+
+def _programs(preprocessing: nn.Module, whole: nn.Module, dtype: str) -> tuple[ExportedProgram, ExportedProgram]:
+    image = torch.zeros(_TRACED, dtype=getattr(torch, dtype))
+    first = export_program(preprocessing, (image,), ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC},))
+    # Numbers, not what preprocessing makes of `image`, which would have the same sides as the traced one by chance.
+    example = torch.randn(2, 3, *_TRACED[1:3]), torch.tensor([150, 201]), torch.tensor([300, 401])
+    return first, export_program(whole, example, ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, None, None))
+
+
+def _classes(cfg: Config, trained: list[str] | None) -> list[str]:
+    """Names of the classes in the order of the model's outputs.
+
+    Raises:
+        ValueError: The checkpoint was trained with others than the config's test dataset has.
+    """
+    nodes: list[dict] = []
+    walk(cfg.test_dataloader.dataset, lambda node: nodes.append(node) if node.get('pipeline') else None)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        named = DATASETS.build(dict(nodes[0], lazy_init=True)).metainfo.get('classes')
+    named = list(named or trained or ())
+    if trained and trained != named:
+        raise ValueError(f'the checkpoint was trained with the classes {trained}, the config has {named}')
+    return named
+
+
+def _describe(
+    cfg: Config,
+    checkpoint: str | Path,
+    model: nn.Module,
+    classes: list[str],
+    rule: InputRule,
+    image_dtype: str,
+    outputs: tuple[str, ...],
+) -> dict[str, Any]:
+    described = dict(
+        format_version=FORMAT_VERSION,
+        task='segmentation' if is_segmentor(cfg) else 'detection',
+        classes=classes,
+        input=dict(asdict(rule), dtype=image_dtype, order='RGB', smallest=_SMALLEST if rule.scale is None else 1),
+        outputs=list(outputs),
+        config=dict(name=Path(cfg.filename or '').name, sha256=hashlib.sha256(cfg.pretty_text.encode()).hexdigest()),
+        checkpoint=dict(name=Path(checkpoint).name, weights_sha256=_weights_hash(model)),
+        versions=_versions(),
+    )
+    if described['task'] == 'detection' and 'masks' in outputs:
+        described['mask_threshold'] = float(model.roi_head.test_cfg.mask_thr_binary)
+    return described
+
+
+def _weights_hash(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {'python': platform.python_version(), 'hybrid_backbones': __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _verify(
+    model: nn.Module, preprocessing: Preprocessing, path: Path, meta: dict[str, Any], images: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """Differences between the file and PyTorch, for every batch of :func:`~.verification.test_images` and the worst.
+
+    Raises:
+        ExportError: They are beyond the limits.
+    """
+    deployed, rows = DeployedModel(path), []
+    for batch in test_images(images):
+        batch = batch.astype(meta['input']['dtype'])
+        found = compare(model, preprocessing, deployed, batch)
+        rows.append(dict(shape=list(batch.shape), **found))
+        if wrong := failures(found, meta['precision']):
+            raise ExportError(f'the file differs from PyTorch on images of {batch.shape}: {"; ".join(wrong)}')
+    summary = worst([{key: value for key, value in row.items() if key != 'shape'} for row in rows])
+    if summary.get('detections') == 0:
+        print_log(
+            'Verified where the detector finds nothing, which proves little: give images of its kind (--verify IMAGES)'
+        )
+    return dict(images='given' if len(images) else 'drawn scenes', worst=summary, batches=rows)
