@@ -61,6 +61,9 @@ PRETRAINED_DEMO = [
 EXTRAS = {
     'openmmlab': OPENMMLAB,
     'onedl': ONEDL,
+    # Exported files: writing them, and running them, for which the second alone is needed.
+    'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20', 'openvino>=2025.0', 'pillow>=10'],
+    'deploy': ['numpy>=1.24', 'onnxruntime>=1.20', 'pillow>=10'],
     # Sweeps and their reports: tools/transfer.py.
     'transfer': [
         'filelock>=3.12',
@@ -79,6 +82,10 @@ EXTRAS = {
         'pytest>=8.4',
         'pytest-xdist>=3.7',  # --no-loadscope-reorder
         'peft>=0.15',
+        'onnx>=1.17',
+        'onnxscript>=0.5',
+        'onnxruntime>=1.20',
+        'openvino>=2025.0',
         'ruff>=0.6',
         'mypy>=1.8',
         'selenium>=4.11',

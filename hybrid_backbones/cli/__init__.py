@@ -18,6 +18,7 @@ COMMANDS = {
     'cost': ('.cost', 'count parameters, multiply-adds and activations'),
     'speed': ('.speed', 'measure time and memory side by side'),
     'transfer': ('.transfer', 'train and measure many backbones alike, and report'),
+    'export': ('.export', 'write a trained model as a file that runs without OpenMMLab'),
     'visualize': ('.visualize', 'draw predictions, features, receptive fields, attention and curves'),
     'demo': ('.demo', 'draw what a training run has learned, and print its metrics'),
     'launch': ('.launch', 'train in several processes, by torchrun'),

@@ -5,13 +5,11 @@ import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -24,17 +22,20 @@ from .._files import write_whole
 from .._tasks import is_segmentor
 from ..datasets.roots import walk
 from ..engine.trained_model import load_trained
+from .evaluation import TestSplit, apart
 from .formats import FORMATS
 from .input_rule import read_input_rule
 from .preprocessing import InputRule, Preprocessing
 from .programs import ExportError, export_program
-from .runtime import FORMAT_VERSION, DeployedModel, file_hash, meta_file
+from .runtime import FORMAT_VERSION, DeployedModel, file_hash, list_images, meta_file, read_image
 from .verification import compare, failures, test_images, worst
 
 # Of the images that the programs are traced with.
 _TRACED = (2, 160, 224, 3)
 # The least that is taken of an image which is not resized: one cell of the coarsest map.
 _SMALLEST = 32
+# Of a folder or dataset, how many are compared.
+_IMAGES = 5
 _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmdet', 'mmsegmentation', 'onnx', 'onnxscript', 'openvino')
 
 
@@ -43,7 +44,8 @@ def export_model(
     checkpoint: str | Path,
     out: str | Path,
     file_format: str = 'onnx',
-    images: Sequence[np.ndarray] = (),
+    images: str | Path | None = None,
+    test_split: Config | None = None,
     image_dtype: str = 'uint8',
     paste_masks: bool = True,
     fp16: bool = False,
@@ -56,7 +58,8 @@ def export_model(
         checkpoint: Weights of that config's model.
         out: File to write; its suffix is the format's.
         file_format: `onnx`, `openvino`, `torch` or `aotinductor`.
-        images: (H, W, 3) uint8 RGB each, to verify the file with; by default scenes of the embedded dataset.
+        images: Image or folder of images to verify the file with; by default scenes of the embedded dataset.
+        test_split: `cfg` as `load_config` reads it, to verify the file with its test split and compare the metrics.
         image_dtype: Of the images that the file takes: `uint8` or `float32`, from 0 to 255.
         paste_masks: Masks at the size of the image; else of their boxes, for `runtime.paste_masks`.
         fp16: Keep weights in float16.
@@ -89,7 +92,7 @@ def export_model(
         files = write(*programs, folder / out.name, whole.outputs, texts, opset, fp16)
         meta['sha256'] = {file.name: file_hash(file) for file in files}
         _write_meta(folder / out.name, meta)
-        meta['verification'] = _verify(model, preprocessing, folder / out.name, meta, images)
+        meta['verification'] = _verify(model, preprocessing, folder / out.name, meta, images, test_split)
         for file in files:
             file.replace(out.with_name(file.name))
     finally:
@@ -179,7 +182,12 @@ def _versions() -> dict[str, str]:
 
 
 def _verify(
-    model: nn.Module, preprocessing: Preprocessing, path: Path, meta: dict[str, Any], images: Sequence[np.ndarray]
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    path: Path,
+    meta: dict[str, Any],
+    images: str | Path | None,
+    test_split: Config | None,
 ) -> dict[str, Any]:
     """Differences between the file and PyTorch, for every batch of :func:`~.verification.test_images` and the worst.
 
@@ -187,7 +195,9 @@ def _verify(
         ExportError: They are beyond the limits.
     """
     deployed, rows = DeployedModel(path), []
-    for batch in test_images(images):
+    split = TestSplit(test_split) if test_split is not None else None
+    given = split.paths(_IMAGES) if split else list_images(Path(images))[:_IMAGES] if images else []
+    for batch in test_images([read_image(path) for path in given]):
         batch = batch.astype(meta['input']['dtype'])
         found = compare(model, preprocessing, deployed, batch)
         rows.append(dict(shape=list(batch.shape), **found))
@@ -198,4 +208,9 @@ def _verify(
         print_log(
             'Verified where the detector finds nothing, which proves little: give images of its kind (--verify IMAGES)'
         )
-    return dict(images='given' if len(images) else 'drawn scenes', worst=summary, batches=rows)
+    report = dict(images=[path.name for path in given] or 'drawn scenes', worst=summary, batches=rows)
+    if split:
+        report['metrics'] = split.compare(model, deployed)
+        if meta['precision'] == 'float32' and (wrong := apart(report['metrics'])):
+            raise ExportError(f'the file differs from PyTorch on the test split: {"; ".join(wrong)}')
+    return report

@@ -39,7 +39,7 @@ def read_input_rule(cfg: Mapping[str, Any]) -> InputRule:
 
 
 def _test_pipeline(cfg: Mapping[str, Any]) -> list[dict]:
-    """The first pipeline of the test dataset."""
+    """The first pipeline of the test dataset, without what `load_config` wraps its transforms in."""
     pipelines: list[list[dict]] = []
     walk(
         cfg['test_dataloader']['dataset'],
@@ -47,7 +47,7 @@ def _test_pipeline(cfg: Mapping[str, Any]) -> list[dict]:
     )
     if not pipelines:
         raise ValueError('the dataset of test_dataloader has no pipeline, which says how an image is resized')
-    return pipelines[0]
+    return [step.get('transform', step) for step in pipelines[0]]
 
 
 def _resize(pipeline: list[dict]) -> tuple[tuple[int, int] | None, bool]:

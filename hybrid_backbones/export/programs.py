@@ -78,7 +78,7 @@ def to_onnx(
         ExportError: The opset is too old or too new for this PyTorch, or an operator has no counterpart in ONNX.
         ModuleNotFoundError: onnx or onnxscript is not installed.
     """
-    require('deploy', 'onnx', 'onnxscript')
+    require('export', 'onnx', 'onnxscript')
     if opset is not None and opset < MIN_OPSET:
         raise ExportError(f'opset {opset} is too old: the exporter writes {MIN_OPSET} and later')
     try:

@@ -38,7 +38,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     packed = packed_passes(x, weight)
     if any(packed):
         return trained_linear(x, weight, bias, packed)
-    by_size = x.ndim == 4 and x.is_cpu and not torch.compiler.is_compiling()  # first: compilers fix what is asked of sizes
+    by_size = (
+        x.ndim == 4 and x.is_cpu and not torch.compiler.is_compiling()
+    )  # first: compilers fix what is asked of sizes
     if by_size and x.shape[1] * x.shape[2] >= 50_000 and torch.get_num_threads() > 1:
         # Few channels, many pixels: a product bound by memory, to which oneDNN adds the bias without another pass.
         # With one thread, torch does not ask oneDNN.
