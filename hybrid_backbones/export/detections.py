@@ -81,8 +81,9 @@ class ExportableDetector(nn.Module):
             masks: (N, D, H, W) bool; or, not pasted, (N, D, S, S) probabilities in the box. Not without a mask head.
         """
         found = self.network(image, size)
-        number = int(found['count'].max().item())
-        torch._check(0 <= number <= self.network.count)
+        number = found['count'].max().item()
+        torch._check(number >= 0)
+        torch._check(number <= found['boxes'].shape[1])
         boxes = rescale(found['boxes'][:, :number], size, original)
         masks = found.get('masks')
         if masks is not None:
