@@ -24,7 +24,7 @@ DETECTORS = {
     'retinanet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
 }
 # Deviations of the last layers' weights: with noise as images scores lie on both sides of the thresholds.
-LAST_LAYERS = dict(rpn_cls=0.5, rpn_reg=0.05, fc_cls=0.8, fc_reg=0.05, conv_logits=0.3, retina_cls=0.015, retina_reg=0.01)
+LAST_LAYERS = dict(rpn_cls=0.5, rpn_reg=0.05, fc_cls=1.0, fc_reg=0.05, conv_logits=0.3, retina_cls=0.015, retina_reg=0.01)
 # On blank images all features are zero: what remains are these logits, below the threshold.
 BLANK = dict(fc_cls=[0.0] * 6 + [4.0], retina_cls=[-4.0] * 54)
 
