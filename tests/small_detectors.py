@@ -23,10 +23,10 @@ DETECTORS = {
     'cascade_rcnn': 'cascade_maskrcnn_conv2former_n_shapes.py',
     'retinanet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
 }
-# Deviations of the last layers' weights: scores lie on both sides of the thresholds, and boxes move.
-LAST_LAYERS = dict(
-    rpn_cls=0.5, rpn_reg=0.05, fc_cls=0.15, fc_reg=0.05, conv_logits=0.3, retina_cls=0.02, retina_reg=0.01
-)
+# Deviations of the last layers' weights: with noise as images scores lie on both sides of the thresholds.
+LAST_LAYERS = dict(rpn_cls=0.5, rpn_reg=0.05, fc_cls=1.0, fc_reg=0.05, conv_logits=0.3, retina_cls=0.015, retina_reg=0.01)
+# On blank images all features are zero: what remains are these logits, below the threshold.
+BLANK = dict(fc_cls=[0.0] * 6 + [4.0], retina_cls=[-4.0] * 54)
 
 
 def config(name: str) -> ConfigDict:
@@ -54,9 +54,10 @@ def build(model: ConfigDict, seed: int = 0) -> nn.Module:
     with DefaultScope.overwrite_default_scope('mmdet'):
         detector = MODELS.build(model).eval()
     for name, module in detector.named_modules():
-        if deviation := LAST_LAYERS.get(name.rpartition('.')[2]):
-            nn.init.normal_(module.weight, std=deviation)
-            nn.init.zeros_(module.bias)
+        layer = name.rpartition('.')[2]
+        if layer in LAST_LAYERS:
+            nn.init.normal_(module.weight, std=LAST_LAYERS[layer])
+            module.bias.data = torch.tensor(BLANK.get(layer, [0.0] * len(module.bias)))
     return detector
 
 

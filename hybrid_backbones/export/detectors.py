@@ -20,6 +20,9 @@ class DetectorNetwork(nn.Module):
     Args:
         model: A built detector of mmdet in eval mode.
 
+    Attributes:
+        count: K, the most detections of an image: `max_per_img` of the config.
+
     Raises:
         ValueError: A part of the model does not export; it is named with what does.
     """
@@ -32,6 +35,7 @@ class DetectorNetwork(nn.Module):
         self.dense = _dense_detector(model)
         self.boxes = _box_stages(roi_head) if roi_head else None
         self.masks = _mask_stages(roi_head) if roi_head and roi_head.with_mask else None
+        self.count: int = (roi_head or model.bbox_head).test_cfg['max_per_img']
         self.eval()
 
     def forward(self, image: Tensor, size: Tensor) -> dict[str, Tensor]:
@@ -42,7 +46,7 @@ class DetectorNetwork(nn.Module):
             size: `(2,)` int64 height and width before padding.
 
         Returns:
-            With K, the config's `max_per_img`: `boxes` `(B, K, 4)` `(x1, y1, x2, y2)`, `scores` `(B, K)`, `labels`
+            With K, `count` of this network: `boxes` `(B, K, 4)` `(x1, y1, x2, y2)`, `scores` `(B, K)`, `labels`
             `(B, K)` int64, `count` `(B,)` int64, and of models with masks `masks` `(B, K, h, w)`, probabilities of the
             class in the box. Behind `count` there are zeros, and labels of -1.
         """

@@ -79,6 +79,8 @@ def to_onnx(
         ModuleNotFoundError: onnx or onnxscript is not installed.
     """
     require('export', 'onnx', 'onnxscript')
+    from .onnx_operators import TRANSLATIONS
+
     if opset is not None and opset < MIN_OPSET:
         raise ExportError(f'opset {opset} is too old: the exporter writes {MIN_OPSET} and later')
     try:
@@ -89,6 +91,7 @@ def to_onnx(
             opset_version=opset,
             dynamo=True,
             verbose=False,
+            custom_translation_table=TRANSLATIONS,
         )
     except Exception as error:
         raise ExportError(f'torch.onnx.export {torch.__version__}: {error}') from error

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from .suppression import rows_of
-
 
 class Regions(NamedTuple):
     """What was pooled, level by level, and where it belongs.
@@ -59,7 +57,7 @@ class RegionPool(nn.Module):
         image = torch.arange(images, device=boxes.device)[:, None, None].expand(-1, count, 1)
         rows = F.pad(torch.cat([image.to(boxes), boxes], -1).flatten(0, 1), (0, 0, 0, 1))
         level_of = torch.where(found, self._level_of(boxes), -1).flatten()
-        places = [rows_of(level_of == level) for level in range(len(self.layers))]
+        places = [_rows_of(level_of == level) for level in range(len(self.layers))]
         levels = zip(self.layers, maps[: len(self.layers)], places, strict=True)
         pooled = [_pool(layer, features, rows[place]) for layer, features, place in levels]
         return Regions(torch.cat(pooled), torch.cat(places), images, count)
@@ -80,3 +78,11 @@ def _pool(layer: nn.Module, features: Tensor, regions: Tensor) -> Tensor:
         sampling_ratio=layer.sampling_ratio,
         aligned=layer.aligned,
     )
+
+
+def _rows_of(present: Tensor) -> Tensor:
+    """Places `(n,)` of what is there in `(N,)` bool; never none: if nothing is there, `N`, the place after the last.
+
+    Engines differ in what they do with tensors of no rows.
+    """
+    return torch.cat([present, ~present.any(0, keepdim=True)]).nonzero().squeeze(1)

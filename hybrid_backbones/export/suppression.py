@@ -81,13 +81,14 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, how: Suppression, k:
     step, image_step = _steps(torch.where(present[..., None], boxes, 0))
     x = groups * step
     y = x + (torch.arange(images, device=boxes.device) * image_step)[:, None]
-    moved = F.pad((boxes + torch.stack([x, y, x, y], -1)).reshape(-1, 4), (0, 0, 0, 1))
-    flat = F.pad(scores.reshape(-1), (0, 1), value=ABSENT)
-    rows = rows_of(present.reshape(-1))
+    moved = (boxes + torch.stack([x, y, x, y], -1)).reshape(-1, 4)
+    # Two boxes without area, which suppress nothing and are kept: torchvision declares that at least two are.
+    moved, flat = F.pad(moved, (0, 0, 0, 2)), F.pad(scores.reshape(-1), (0, 2), value=ABSENT)
+    rows = F.pad(present.reshape(-1), (0, 2), value=True).nonzero().squeeze(1)
     # mmcv's threshold is a C float.
     kept = rows[nms(moved[rows], flat[rows], float(np.float32(how.iou_threshold)))]
     remaining = torch.full_like(flat, ABSENT).scatter(0, kept, flat[kept])
-    return best(remaining[:-1].reshape(images, count), k)
+    return best(remaining[:-2].reshape(images, count), k)
 
 
 def _steps(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,14 +97,6 @@ def _steps(boxes: Tensor) -> tuple[Tensor, Tensor]:
     Groups are a step of mmcv apart on both axes, which separates boxes without negative coordinates. Unclipped boxes
     may reach into further groups; images are so far apart that they share no row with these either.
     """
-    highest, lowest = boxes.amax(), boxes.amin().clamp(max=0)
+    highest, lowest = boxes.max(), boxes.min().clamp(max=0)
     step, extent = highest + 1, highest - lowest
     return step, (extent / step).floor() * step + extent + 1
-
-
-def rows_of(present: Tensor) -> Tensor:
-    """Places `(n,)` of what is there in `(N,)` bool; never none: if nothing is there, `N`, the place after the last.
-
-    Engines differ in what they do with tensors of no rows.
-    """
-    return torch.cat([present, ~present.any(0, keepdim=True)]).nonzero().squeeze(1)
