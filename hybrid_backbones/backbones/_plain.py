@@ -254,7 +254,7 @@ class PlainBackbone(PyramidBackbone):
 def expand_token(token: Tensor, like: Tensor) -> Tensor:
     """A prefix token (1, 1, C) for every image of a batch, in the dtype of `like`, (N, 1, C)."""
     # Without the axes of length one, whose strides in the gradient DistributedDataParallel would compare.
-    return token.flatten().to(like.dtype).expand(len(like), 1, -1)
+    return token.flatten().to(like.dtype).expand(like.shape[0], 1, -1)  # len() would fix it in a compiled graph
 
 
 def _as_map(tokens: Tensor, size: Sequence[int]) -> Tensor:

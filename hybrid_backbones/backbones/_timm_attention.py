@@ -80,7 +80,7 @@ class GridAttention:
         def attend(part: Tensor) -> Tensor:
             """(M, h, w, 3C), windows of the grid, to (M, h, w, C)."""
             windows, size = part.flatten(1, 2), part.shape[1:3]
-            seen = torch.cat([front.repeat_interleave(len(part) // len(front), 0), windows], 1)
+            seen = torch.cat([front.repeat_interleave(part.shape[0] // front.shape[0], 0), windows], 1)
             return self._attend(windows, seen, self._bias_of_window(size)).unflatten(1, size)
 
         out = over_windows(attend, grid, self.side).flatten(1, 2)
@@ -173,7 +173,15 @@ def resize_offsets(table: Tensor, size: Sequence[int]) -> Tensor:
 
     Returns:
         (heads, 2H - 1, 2W - 1); `table` itself when it has that size.
+
+    Raises:
+        ValueError: The size is free in an exported program.
     """
+    if torch.compiler.is_exporting() and any(isinstance(side, torch.SymInt) for side in size):
+        raise ValueError(
+            "timm resizes this network's tables of offsets by distances that are found step by step for one size, which "
+            'no exported program can do for every size: export it for images of a fixed size'
+        )
     old, new = table.shape[1:], tuple(2 * side - 1 for side in size)
     if tuple(old) == new:
         return table

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..layers.attention import decomposed_attention, relative_logits, table_attention
+from ..layers.crop import leading
 from ..layers.position import SizeCache, resize_line
 from ..layers.sizes import ceil_div, to_multiple
 from ._timm_attention import resize_offsets
@@ -77,7 +78,8 @@ class PaddedHaloAttention(HaloAttn):
         height, width = x.shape[2:]
         padding = 0, to_multiple(width, self.block_size), 0, to_multiple(height, self.block_size)
         out = super().forward(F.pad(x, padding))
-        out = out[:, :, : ceil_div(height, self.block_stride), : ceil_div(width, self.block_stride)]
+        out = leading(out, 2, ceil_div(height, self.block_stride))
+        out = leading(out, 3, ceil_div(width, self.block_stride))
         return self.cropped_pool(out)
 
 

@@ -15,6 +15,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2Block, window_parti
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2CrBlock
 from torch import Tensor, nn
 
+from ..layers.crop import leading
 from ..layers.sizes import to_multiple
 
 # Keys of mmdet's and mmseg's SwinTransformer to those of `TimmPyramid`; `''` drops a key.
@@ -49,9 +50,9 @@ class ShiftedWindows:
         back = [-side for side in shift]
         if self.pad_before_shift:
             x = torch.roll(F.pad(x, padding), back, (1, 2))
-            return torch.roll(self._within_windows(x, shift), shift, (1, 2))[:, :height, :width]
+            return _crop(torch.roll(self._within_windows(x, shift), shift, (1, 2)), height, width)
         x = self._within_windows(F.pad(torch.roll(x, back, (1, 2)), padding), shift)
-        return torch.roll(x[:, :height, :width], shift, (1, 2))
+        return torch.roll(_crop(x, height, width), shift, (1, 2))
 
     _shifted_window_attn = _attn  # V2-CR's name of it
 
@@ -75,6 +76,11 @@ class ShiftedWindows:
         )
         parts = window_partition((2 * rows[:, None] + columns)[None, :, :, None], self.window_size).flatten(1)
         return (parts[:, None] != parts[:, :, None]).to(x.dtype) * -100
+
+
+def _crop(x: Tensor, height: int, width: int) -> Tensor:
+    """The first rows and columns of (N, H, W, C)."""
+    return leading(leading(x, 1, height), 2, width)
 
 
 class Block(ShiftedWindows, SwinTransformerBlock):

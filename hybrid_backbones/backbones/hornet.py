@@ -17,6 +17,7 @@ Sizes are floored: 150x203 gives 37x50, 18x25, 9x12, 4x6. A global filter sees t
 changes what it says of the rest; and off the size it was learned at, it is an approximation.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ def resize_filter(weight: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (C, height, width, 2); `weight` itself when it has that size.
     """
-    if weight.shape[1:3] == (height, width):
+    if not torch.compiler.is_exporting() and weight.shape[1:3] == (height, width):
         return weight
     planes = F.interpolate(weight.permute(3, 0, 1, 2), (height, width), mode='bilinear', align_corners=True)
     return planes.permute(1, 2, 3, 0)
@@ -101,6 +102,8 @@ class GlobalLocalFilter(nn.Module):
     def _filter(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         x = x.to(torch.promote_types(x.dtype, torch.float32)).permute(0, 3, 1, 2)
+        if torch.compiler.is_exporting():
+            return _filter_by_products(x, self.complex_weight).permute(0, 2, 3, 1)
         spectrum = torch.fft.rfft2(x, norm='ortho')
         size = tuple(spectrum.shape[2:])
         weight = self.resized(self.complex_weight, size, lambda: self._weight(*size))
@@ -109,6 +112,37 @@ class GlobalLocalFilter(nn.Module):
     def _weight(self, height: int, width: int) -> Tensor:
         weight = resize_filter(self.complex_weight, height, width)
         return torch.view_as_complex(weight.to(torch.promote_types(weight.dtype, torch.float32)).contiguous())
+
+
+def _filter_by_products(x: Tensor, weight: Tensor) -> Tensor:
+    """The filter of :class:`GlobalLocalFilter` on (N, C, H, W), for exporters, by matrix products with sines.
+
+    onnxruntime has no Fourier transform of two axes, and none for real maps whose size is not fixed.
+
+    Args:
+        weight: (C, h, w, 2).
+    """
+    height, width = x.shape[2:]
+    half = width // 2 + 1
+    down, across = _waves(height, height, x), _waves(width, half, x)
+    # (N, C, H, W / 2 + 1), the spectrum along rows and then along columns.
+    real, imaginary = x @ across[0], -(x @ across[1])
+    real, imaginary = down[0] @ real + down[1] @ imaginary, down[0] @ imaginary - down[1] @ real
+    filters = resize_filter(weight, height, half).to(x.dtype).unbind(-1)
+    real, imaginary = real * filters[0] - imaginary * filters[1], real * filters[1] + imaginary * filters[0]
+    real, imaginary = down[0] @ real - down[1] @ imaginary, down[0] @ imaginary + down[1] @ real
+    # Every frequency but none and the highest of an even width stands for its mirror image, too.
+    place = torch.arange(half, device=x.device)
+    shares = 1 + ((place > 0) & (2 * place < width)).to(x.dtype)
+    return (real * shares) @ across[0].t() - (imaginary * shares) @ across[1].t()
+
+
+def _waves(length: int, frequencies: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of an orthonormal Fourier transform, (length, frequencies) each, in the dtype of `like`."""
+    places, waves = (torch.arange(count, device=like.device) for count in (length, frequencies))
+    # Turns as whole numbers below `length`: their product alone would lose digits.
+    turns = (places[:, None] * waves % length).to(like.dtype) / length
+    return torch.cos(2 * math.pi * turns) / length**0.5, torch.sin(2 * math.pi * turns) / length**0.5
 
 
 class GnConv(nn.Module):

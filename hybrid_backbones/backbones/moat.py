@@ -80,6 +80,9 @@ class SameConv2d(nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.stride == (1, 1):
             return super()._conv_forward(x, weight, bias)
+        if torch.compiler.is_exporting():  # no operator of ONNX takes its own padding from the size
+            rows, columns = (side % 2 for side in x.shape[2:])
+            return F.conv2d(F.pad(x, (columns, 1, rows, 1)), weight, bias, 2, groups=self.groups)
         rows, columns = (1 - side % 2 for side in x.shape[2:])
         padding = [1 + rows, 1 + columns]
         if self.in_channels == self.out_channels == self.groups:
@@ -91,8 +94,14 @@ class SameConv2d(nn.Conv2d):
 
 def _pool(x: Tensor, kernel_size: int) -> Tensor:
     """TensorFlow's SAME average pooling of (N, H, W, C) with stride 2, over what there is of the map."""
-    padding = [side % 2 * (kernel_size // 3) for side in x.shape[1:3]]
-    x = F.avg_pool2d(x.permute(0, 3, 1, 2), kernel_size, 2, padding, ceil_mode=True, count_include_pad=False)
+    rows, columns = (side % 2 * (kernel_size // 3) for side in x.shape[1:3])
+    x = x.permute(0, 3, 1, 2)
+    if torch.compiler.is_exporting() and kernel_size == 3:  # no operator of ONNX takes its own padding from the size
+        padding = columns, 1, rows, 1
+        inside = F.pad(torch.ones_like(x[:1, :1]), padding)
+        x = F.avg_pool2d(F.pad(x, padding), 3, 2) / F.avg_pool2d(inside, 3, 2)
+    else:
+        x = F.avg_pool2d(x, kernel_size, 2, (rows, columns), ceil_mode=True, count_include_pad=False)
     return x.permute(0, 2, 3, 1)
 
 

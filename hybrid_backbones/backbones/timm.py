@@ -239,8 +239,15 @@ class TimmPyramid(PyramidBackbone):
                 f"arch=dict(model_name='{self.name}', img_size=(H, W)), if timm can, or choose a network of any size"
             )
         multiples = (ceil_div(s, m) * m for s, m in zip(size, self.multiple, strict=True))
-        fitted = [max(side, least) for side, least in zip(multiples, self.smallest, strict=True)]
-        return F.pad(x, (0, fitted[1] - size[1], 0, fitted[0] - size[0])) if tuple(fitted) != tuple(size) else x
+        # Not the larger of both, for which an exporter knows no least size.
+        fitted = [side if side >= least else least for side, least in zip(multiples, self.smallest, strict=True)]
+        if not self._pads_always() and tuple(fitted) == tuple(size):
+            return x
+        return F.pad(x, (0, fitted[1] - size[1], 0, fitted[0] - size[0]))
+
+    def _pads_always(self) -> bool:
+        """Also by nothing: an exported program is the same for multiples and for other sizes."""
+        return torch.compiler.is_exporting() and self.multiple != (1, 1)
 
     # What the contract asks for.
 
@@ -279,10 +286,10 @@ class TimmPyramid(PyramidBackbone):
         self._check_input(x)
         self.trunk.set_grad_checkpointing(self.with_cp and self.training and torch.is_grad_enabled())
         fitted = self._fit(x.contiguous(memory_format=torch.channels_last))
-        out = []
+        padded, out = self._pads_always(), []
         for m, stride in zip(self._run(fitted), self.out_strides, strict=True):
             sides = [
-                side if pixels == all_pixels else ceil_div(pixels, stride)
+                side if not padded and pixels == all_pixels else ceil_div(pixels, stride)
                 for side, pixels, all_pixels in zip(m.shape[2:], x.shape[2:], fitted.shape[2:], strict=True)
             ]
             out.append(crop(m, *sides))

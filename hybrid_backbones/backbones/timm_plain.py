@@ -291,7 +291,7 @@ def _enter_eva(trunk: nn.Module, grid: Tensor) -> Entry:
 def _enter_beit(trunk: nn.Module, grid: Tensor) -> Entry:
     from timm.layers import resample_abs_pos_embed
 
-    x = torch.cat([trunk.cls_token.expand(len(grid), -1, -1), grid.flatten(1, 2)], 1)
+    x = torch.cat([trunk.cls_token.expand(grid.shape[0], -1, -1), grid.flatten(1, 2)], 1)
     if trunk.pos_embed is not None:
         x = x + resample_abs_pos_embed(trunk.pos_embed, grid.shape[1:3], trunk.patch_embed.grid_size)
     return trunk.pos_drop(x), [{}] * len(trunk.blocks)

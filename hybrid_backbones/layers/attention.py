@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .crop import leading
 from .packed_attention import attention_to
 from .recompute import recomputed
 from .sizes import ceil_div, to_multiple
@@ -68,7 +69,8 @@ def window_unpartition(windows: Tensor, window: int, size: tuple[int, int]) -> T
     height, width = size
     rows, columns = ceil_div(height, window), ceil_div(width, window)
     x = windows.view(-1, rows, columns, window, window, windows.shape[-1]).transpose(2, 3)
-    return x.reshape(-1, rows * window, columns * window, windows.shape[-1])[:, :height, :width]
+    x = x.reshape(-1, rows * window, columns * window, windows.shape[-1])
+    return leading(leading(x, 1, height), 2, width)
 
 
 def window_padding(size: tuple[int, int], window: int, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -85,7 +87,7 @@ def window_padding(size: tuple[int, int], window: int, batch: int, device: torch
     rows, columns = (
         (torch.arange(ceil_div(length, window) * window, device=device) >= length).view(-1, window) for length in size
     )
-    shape = batch, len(rows), len(columns), window
+    shape = batch, rows.shape[0], columns.shape[0], window  # len() would fix it in a compiled graph
     return (
         rows[:, None].expand(shape).reshape(-1, 1, 1, window),
         columns[None].expand(shape).reshape(-1, 1, 1, window),

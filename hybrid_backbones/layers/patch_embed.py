@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .crop import leading
 from .sizes import to_multiple
 
 
@@ -15,7 +16,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 def crop(x: Tensor, height: int, width: int) -> Tensor:
     """The first rows and columns of (N, C, H, W), channels_last in memory."""
-    x = x[:, :, :height, :width]
+    x = leading(leading(x, 2, height), 3, width)
     # A compiler would make one graph for sizes that leave nothing to cut off and one for others.
     keep = x.clone if torch.compiler.is_compiling() else x.contiguous
     return keep(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,11 @@ class SizeCache(nn.Module):
         return {**super().__getstate__(), '_kept': {}}
 
 
+def _has_size(own: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether there is nothing to resize; never in an exported program, which resizes for every size alike."""
+    return not torch.compiler.is_exporting() and tuple(own) == tuple(wanted)
+
+
 def resize_table(table: Tensor, height: int, width: int) -> Tensor:
     """Bilinear resizing of a table of offsets, its centre kept in the centre.
 
@@ -58,7 +63,7 @@ def resize_table(table: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (..., height, width); `table` itself when it has that size.
     """
-    if table.shape[-2:] == (height, width):
+    if _has_size(table.shape[-2:], (height, width)):
         return table
     flat = table.reshape(1, -1, *table.shape[-2:])
     return F.interpolate(flat, (height, width), mode='bilinear').reshape(*table.shape[:-2], height, width)
@@ -74,7 +79,7 @@ def resize_line(table: Tensor, length: int) -> Tensor:
     Returns:
         (length, d); `table` itself when it has that length.
     """
-    if table.shape[0] == length:
+    if _has_size(table.shape[:1], (length,)):
         return table
     return resize_table(table.t()[:, None], 1, length)[:, 0].t()
 
@@ -100,7 +105,7 @@ def resize_positions(
     Returns:
         (1, prefix_tokens + H * W, C); `table` itself when it has that grid.
     """
-    if tuple(grid) == tuple(size):
+    if _has_size(grid, size):
         return table
     prefix, places = table[:, :prefix_tokens], table[:, prefix_tokens:]
     places = places.unflatten(1, tuple(grid)).permute(0, 3, 1, 2)

@@ -43,7 +43,7 @@ class Attention(nn.Module):
     def _attend_within(self, part: Tensor, prefix: Tensor) -> Tensor:
         """(M, h, w, 3C), windows of a map, to (M, h, w, C)."""
         windows = part.flatten(1, 2)
-        keys = torch.cat([prefix.repeat_interleave(len(part) // len(prefix), 0), windows], 1)
+        keys = torch.cat([prefix.repeat_interleave(part.shape[0] // prefix.shape[0], 0), windows], 1)
         return self._attend(windows, keys).unflatten(1, part.shape[1:3])
 
     def _attend(self, of_queries: Tensor, of_keys: Tensor) -> Tensor:
