@@ -5,7 +5,6 @@ timm builds it for. timm's blocks hand an argument through to their attention, `
 which the size of the grid travels (`SIZE_ARGUMENTS`): nothing is kept from one forward pass to the next.
 """
 
-from bisect import bisect
 from collections.abc import Sequence
 from functools import cache
 
@@ -185,38 +184,34 @@ def resize_offsets(table: Tensor, size: Sequence[int]) -> Tensor:
     old, new = table.shape[1:], tuple(2 * side - 1 for side in size)
     if tuple(old) == new:
         return table
-    rows, columns = (
-        torch.tensor(_resizing(*lengths), device=table.device, dtype=table.dtype)
-        for lengths in zip(old, new, strict=True)
-    )
+    weights = _resizing if torch.compiler.is_compiling() else _kept_resizing
+    rows, columns = (weights(*lengths).to(table) for lengths in zip(old, new, strict=True))
     return rows @ table @ columns.t()
 
 
-@torch.compiler.assume_constant_result
-def _resizing(source: int, target: int) -> tuple[tuple[float, ...], ...]:
+def _resizing(source: int, target: int) -> Tensor:
     """Weights (target, source) of linear interpolation between offsets at geometrically growing distances (BEiT's).
 
     The ratio is the one with which `source` offsets reach as far as `target` offsets at distance one, at least 1.01.
     """
-    return _weights_of_resizing(source, target)
+    offsets = torch.arange(target, dtype=torch.float64) - target // 2
+    if source == 1:
+        return torch.ones_like(offsets)[:, None]
+    # Halved as often as it takes to the millionth that BEiT stops at, by tensors: compiled, a target is a symbol.
+    low, step, powers = torch.full_like(offsets[:1], 1.01), 0.49, torch.arange(source // 2)
+    for _ in range(19):
+        step /= 2
+        ratio = low + step
+        low = torch.where((ratio**powers).sum() > offsets[-1], low, ratio)
+    distances = (ratio**powers).cumsum(0)
+    places = torch.cat([-distances.flip(0), torch.zeros_like(low), distances])
+    right = torch.searchsorted(places, offsets, right=True).clamp(1, source - 1)
+    share = ((offsets - places[right - 1]) / (places[right] - places[right - 1])).clamp(0, 1)[:, None]
+    columns = torch.arange(source)
+    return torch.where(columns == right[:, None], share, torch.where(columns == right[:, None] - 1, 1 - share, 0.0))
 
 
-@cache
-def _weights_of_resizing(source: int, target: int) -> tuple[tuple[float, ...], ...]:
-    low, high = 1.01, 1.5
-    while high - low > 1e-6:
-        ratio = (low + high) / 2
-        low, high = (low, ratio) if (1 - ratio ** (source // 2)) / (1 - ratio) > target // 2 else (ratio, high)
-    distances = [sum(ratio**j for j in range(i)) for i in range(1, source // 2 + 1)]
-    places = [-d for d in reversed(distances)] + [0.0] + distances
-    weights = []
-    for offset in range(-(target // 2), target // 2 + 1):
-        right = min(max(bisect(places, offset), 1), source - 1)
-        left = right - 1
-        share = (offset - places[left]) / (places[right] - places[left]) if source > 1 else 1.0
-        share = min(max(share, 0.0), 1.0)
-        weights.append(tuple(share if i == right else 1 - share if i == left else 0.0 for i in range(source)))
-    return tuple(weights)
+_kept_resizing = cache(_resizing)
 
 
 class DecomposedAttention(vision_transformer_sam.Attention):

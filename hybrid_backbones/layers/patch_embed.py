@@ -16,8 +16,11 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 def crop(x: Tensor, height: int, width: int) -> Tensor:
     """The first rows and columns of (N, C, H, W), channels_last in memory."""
+    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+        # Of a view, a compiler would make one graph for sizes that leave nothing to cut off and one for others.
+        rows = x.permute(0, 2, 3, 1)
+        return F.pad(rows, (0, 0, 0, width - x.shape[3], 0, height - x.shape[2])).permute(0, 3, 1, 2)
     x = leading(leading(x, 2, height), 3, width)
-    # A compiler would make one graph for sizes that leave nothing to cut off and one for others.
     keep = x.clone if torch.compiler.is_compiling() else x.contiguous
     return keep(memory_format=torch.channels_last)
 

@@ -113,6 +113,22 @@ def resize_positions(
     return torch.cat([prefix, places.permute(0, 2, 3, 1).flatten(1, 2)], 1)
 
 
+@torch.library.register_fake('aten::_upsample_bicubic2d_aa_backward')
+def _shape_of_bicubic_gradient(
+    grad: Tensor,
+    size: Sequence[int],
+    input_size: Sequence[int],
+    align_corners: bool,
+    scales_h: float | None = None,
+    scales_w: float | None = None,
+) -> Tensor:
+    """Of antialiased resizing, by which timm's tables of positions learn; compiled for any size, PyTorch 2.14 lacks it.
+
+    Its own kernel takes no symbols for `input_size`, unlike those of bilinear and of plain bicubic resizing.
+    """
+    return grad.new_empty(input_size)
+
+
 class RelativeTable(nn.Module):
     """Bias of attention by the offset of key to query, learned on one grid, for a grid of any size.
 
