@@ -49,6 +49,8 @@ def write_onnx(
     first, second = (onnx.load(part) for part in parts)
     merged = compose.merge_models(first, second, io_map=[(n, n) for n in BETWEEN], prefix1='image/', prefix2='model/')
     _rename(merged.graph, {'image/image': 'image'} | {f'model/{name}': name for name in outputs})
+    # Both name unknown lengths u0, u1 and so on: engines would take those of one for those of the other.
+    del merged.graph.value_info[:]
     if fp16:
         _halve_weights(merged.graph)
     onnx.helper.set_model_props(merged, dict(metadata))
