@@ -141,7 +141,7 @@ def _waves(length: int, frequencies: int, like: Tensor) -> tuple[Tensor, Tensor]
     """Cosines and sines of an orthonormal Fourier transform, (length, frequencies) each, in the dtype of `like`."""
     places, waves = (torch.arange(count, device=like.device) for count in (length, frequencies))
     # Turns as whole numbers below `length`: their product alone would lose digits.
-    turns = (places[:, None] * waves % length).to(like.dtype) / length
+    turns = (places[:, None] * waves % torch.full_like(places[:1], length)).to(like.dtype) / length
     return torch.cos(2 * math.pi * turns) / length**0.5, torch.sin(2 * math.pi * turns) / length**0.5
 
 

@@ -39,6 +39,7 @@ from ..layers.linear import Pointwise, project
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_table
 from ..layers.residual import add_branch
+from ..layers.sizes import ceil_div
 from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_backbone
 from ._attention_inputs import AttentionInputs, with_offset_table
@@ -80,9 +81,8 @@ class SameConv2d(nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.stride == (1, 1):
             return super()._conv_forward(x, weight, bias)
-        if torch.compiler.is_exporting():  # no operator of ONNX takes its own padding from the size
-            rows, columns = (side % 2 for side in x.shape[2:])
-            return F.conv2d(F.pad(x, (columns, 1, rows, 1)), weight, bias, 2, groups=self.groups)
+        if torch.compiler.is_exporting():
+            return F.conv2d(_padded(x), weight, bias, 2, groups=self.groups)
         rows, columns = (1 - side % 2 for side in x.shape[2:])
         padding = [1 + rows, 1 + columns]
         if self.in_channels == self.out_channels == self.groups:
@@ -96,13 +96,25 @@ def _pool(x: Tensor, kernel_size: int) -> Tensor:
     """TensorFlow's SAME average pooling of (N, H, W, C) with stride 2, over what there is of the map."""
     rows, columns = (side % 2 * (kernel_size // 3) for side in x.shape[1:3])
     x = x.permute(0, 3, 1, 2)
-    if torch.compiler.is_exporting() and kernel_size == 3:  # no operator of ONNX takes its own padding from the size
-        padding = columns, 1, rows, 1
-        inside = F.pad(torch.ones_like(x[:1, :1]), padding)
-        x = F.avg_pool2d(F.pad(x, padding), 3, 2) / F.avg_pool2d(inside, 3, 2)
+    if torch.compiler.is_exporting() and kernel_size == 3:
+        x = F.avg_pool2d(_padded(x), 3, 2) / F.avg_pool2d(_padded(torch.ones_like(x[:1, :1])), 3, 2)
     else:
         x = F.avg_pool2d(x, kernel_size, 2, (rows, columns), ceil_mode=True, count_include_pad=False)
     return x.permute(0, 2, 3, 1)
+
+
+def _padded(x: Tensor) -> Tensor:
+    """(N, C, H, W) with SAME padding for a kernel of 3 and stride 2, for exporters, (N, C, 2h + 1, 2w + 1).
+
+    No operator of ONNX takes its padding from the size. Here that is in the places, not in the shape, in which a
+    remainder at every stage would be more than exporters can simplify.
+    """
+    x = F.pad(x, (1, 2, 1, 2))
+    for dim in (2, 3):
+        side = x.shape[dim] - 3
+        places = torch.arange(ceil_div(side, 2) * 2 + 1, device=x.device)
+        x = x.index_select(dim, places + (1 - side % 2))
+    return x
 
 
 class Stem(nn.Module):

@@ -164,6 +164,8 @@ def decomposed_attention(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns:
     """
     parts = q, k, v, rows, columns
     differentiable = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
+    if torch.compiler.is_exporting():  # engines have no fused kernel to feed
+        return _attend_plainly(q, k, v, (rows[..., None] + columns[..., None, :]).flatten(3), scale=1.0)
     if q.is_cpu and not differentiable and not torch.compiler.is_compiling():
         return _attend_by_query_chunks(*parts)
     return _attend_with_appended_logits(*parts)
@@ -256,8 +258,14 @@ def _attend_at_once(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     rows, columns = (torch.arange(side, device=q.device) for side in (height, width))
     rows, columns = rows[:, None] + rows, columns[:, None] + columns
     bias = table[:, rows[:, None, :, None], columns[None, :, None, :]].flatten(3).flatten(1, 2)
-    out = F.scaled_dot_product_attention(q.flatten(2, 3), k, v, attn_mask=bias[None])
+    out = _attend_plainly(q.flatten(2, 3), k, v, bias[None])
     return out.unflatten(2, (height, width))
+
+
+def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float | None = None) -> Tensor:
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+    # PyTorch's ONNX exporter writes it out in single operators, whose result has another layout than views expect.
+    return out.contiguous() if torch.compiler.is_exporting() else out
 
 
 def _attend_by_head_groups(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:

@@ -1,0 +1,165 @@
+"""Backbones as exported programs and ONNX files: equal to PyTorch at sizes that were not traced.
+
+docs/exporting.md is the table of what the slow test measures, a row for each test: `pytest --slow` with `-m FAMILY`.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from backbones.test_contract import build
+from families import ONE_OF_EACH, OTHER_MECHANISMS
+from torch import Tensor, nn
+
+from hybrid_backbones import create_backbone
+from hybrid_backbones.export.backbones import backbone_to_onnx, export_backbone
+from hybrid_backbones.export.programs import ExportError, export_program
+
+PAGE = Path(__file__).parents[2] / 'docs/exporting.md'
+COLUMNS = 'torch.export', 'torch.export, strict', 'onnxruntime', 'OpenVINO'
+# Odd, portrait, landscape, a pixel less and more than a multiple of the stride; two images and one.
+SHAPES = [(2, 97, 131), (1, 161, 95), (1, 64, 160), (2, 95, 127), (1, 129, 65)]
+TOLERANCE = 1e-4
+# Timm's networks of more than one kind of attention, and Swin, by the names of rows.
+OF_TIMM = {
+    'timm_swin_t': dict(
+        model_name='swin_tiny_patch4_window7_224', embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)
+    ),
+    'timm_maxvit_t': 'test_maxvit',
+}
+NAMES = [*ONE_OF_EACH, *OTHER_MECHANISMS, *OF_TIMM]
+ROWS = [f'{name}{fused}' for name in NAMES for fused in ('', ', fused')]
+# Families whose operators between them are all that default tests put through onnxruntime.
+THROUGH_ONNX = ['conv2former_n', 'botnet_50', 'hornet_t', 'deit_t']
+# What engines do not do, by row and column, as the page says it.
+REFUSED = {('timm_coatnet_0_rw', column): 'tables are resized for one size only' for column in COLUMNS}
+WRONG = {('timm_deit3_s', 'OpenVINO'): 'positions are resized without antialiasing'}
+
+
+def network_of(row: str) -> nn.Module:
+    name, _, fused = row.partition(', ')
+    network = create_backbone(name, arch=OF_TIMM[name]) if name in OF_TIMM else build(name)
+    return network.eval().fuse() if fused else network.eval()
+
+
+def largest_error(run: Callable[[Tensor], list[Tensor]], network: nn.Module, shapes: list[tuple] = SHAPES) -> float:
+    """Of any map at any size, relative to its norm."""
+    errors = []
+    for images, *size in shapes:
+        image = torch.randn(images, 3, *size)
+        with torch.no_grad():
+            maps, expected = run(image), network(image)
+        assert [m.shape for m in maps] == [m.shape for m in expected]
+        errors += [((a - b).norm() / b.norm()).item() for a, b in zip(maps, expected, strict=True)]
+    return max(errors)
+
+
+def with_onnxruntime(path: Path) -> Callable[[Tensor], list[Tensor]]:
+    onnxruntime = pytest.importorskip('onnxruntime')
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    return lambda image: [torch.from_numpy(m) for m in session.run(None, {'image': image.numpy()})]
+
+
+def with_openvino(path: Path) -> Callable[[Tensor], list[Tensor]]:
+    openvino = pytest.importorskip('openvino')
+    options = dict(INFERENCE_PRECISION_HINT='f32', INFERENCE_NUM_THREADS=1)
+    compiled = openvino.Core().compile_model(path, 'CPU', options)
+    return lambda image: [torch.from_numpy(np.array(m)) for m in compiled(image.numpy()).values()]
+
+
+@pytest.mark.parametrize('name', THROUGH_ONNX)
+def test_onnx_file_is_right_at_sizes_that_were_not_traced(name, tmp_path):
+    pytest.importorskip('onnxscript')
+    network = network_of(name)
+    path = backbone_to_onnx(network, tmp_path / 'backbone.onnx', metadata=dict(name=name))
+    assert largest_error(with_onnxruntime(path), network, SHAPES[:3]) < TOLERANCE
+    assert [p.name for p in tmp_path.iterdir()] == ['backbone.onnx']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('row', ROWS)
+def test_every_engine_is_right_at_sizes_that_were_not_traced(row, tmp_path):
+    network, path = network_of(row), tmp_path / 'backbone.onnx'
+    runs = {
+        'torch.export': lambda: export_backbone(network).module(),
+        'torch.export, strict': lambda: export_backbone(network, strict=True).module(),
+        'onnxruntime': lambda: with_onnxruntime(backbone_to_onnx(network, path)),
+        'OpenVINO': lambda: with_openvino(path),
+    }
+    name = row.partition(', ')[0]
+    cells = {column: partial(_cell, name, column, run, network) for column, run in runs.items()}
+    fill_in(row, {column: cell() for column, cell in cells.items()})
+
+
+def _cell(name: str, column: str, make: Callable[[], Callable], network: nn.Module) -> str:
+    """The largest error, or why the engine does not do it; a reason that no longer holds fails."""
+    if reason := REFUSED.get((name, column)):
+        with pytest.raises(ExportError):
+            export_backbone(network)
+        return reason
+    error = largest_error(make(), network)
+    if reason := WRONG.get((name, column)):
+        assert error > TOLERANCE, f'{reason}: no longer'
+        return f'{error:.0e}: {reason}'
+    assert error < TOLERANCE
+    return f'{error:.0e}'
+
+
+def fill_in(row: str, cells: dict[str, str]) -> None:
+    """One row of the table in docs/exporting.md."""
+    lines = PAGE.read_text().splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith(f'| {row} |'))
+    lines[place] = f'| {row} | {" | ".join(cells[column] for column in COLUMNS)} |'
+    PAGE.write_text('\n'.join(lines) + '\n')
+
+
+def test_page_has_every_family():
+    text = PAGE.read_text()
+    assert re.findall(r'^\| (\w+(?:, fused)?) \|', text, re.MULTILINE)[1:] == ROWS
+    assert f'| network | {" | ".join(COLUMNS)} |' in text
+
+
+class AsksForMultiples(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.shape[2] % 4 == 0 else x * 3
+
+
+class FixesTheBatch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros(len(x), 1, device=x.device) + x.mean((1, 2, 3))[:, None]
+
+
+@pytest.mark.parametrize('strict', [False, True])
+@pytest.mark.parametrize(
+    ('network', 'message'), [(AsksForMultiples(), 'AsksForMultiples would be wrong'), (FixesTheBatch(), 'batch')]
+)
+def test_a_network_that_is_right_for_some_sizes_only_is_refused(network, message, strict):
+    if isinstance(network, FixesTheBatch):
+        message = 'FixesTheBatch'
+    with pytest.raises(ExportError, match=message):
+        export_program(network.eval(), (torch.zeros(2, 3, 64, 96),), strict=strict)
+
+
+def test_training_mode_is_refused():
+    with pytest.raises(ExportError, match=r'training mode; call eval\(\)'):
+        export_program(nn.Conv2d(3, 3, 1), (torch.zeros(2, 3, 64, 96),))
+
+
+def test_windows_of_fixed_side_are_refused_rather_than_wrong():
+    network = create_backbone('botnet_50', arch=dict(depths=(1, 1, 1, 1), width=8, heads=2, stride=2), window_size=4)
+    with pytest.raises(ExportError, match='BoTNet'):
+        export_backbone(network.eval())
+
+
+def test_an_old_opset_and_an_unwritable_network_leave_no_file(tmp_path):
+    pytest.importorskip('onnxscript')
+    network = build('slak_t').eval()
+    with pytest.raises(ExportError, match=r'opset 11 is too old.*18'):
+        backbone_to_onnx(network, tmp_path / 'backbone.onnx', opset=11)
+    assert not list(tmp_path.iterdir())
