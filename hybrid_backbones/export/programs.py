@@ -105,11 +105,16 @@ def _check_conditions(program: ExportedProgram, name: str) -> None:
     """Hold the conditions of a program against other sizes than it was traced with.
 
     Raises:
-        ExportError: One fails: the first, and at which sizes.
+        ExportError: One fails: the first, and at which sizes. Or this PyTorch does not tell.
     """
+    if not hasattr(program, '_guards_code'):  # since pytorch#161178
+        raise ExportError(
+            f'PyTorch {torch.__version__} does not tell at which sizes an exported program holds: export with 2.9 or '
+            'later (pip install -U torch); the file runs without PyTorch'
+        )
     traced = program.module()
     if not hasattr(traced, '_guards_fn'):
-        return
+        return  # without any condition
     for shapes in _other_shapes(program):
         try:
             traced._guards_fn(*(torch.empty(shape, device='meta') for shape in shapes))
