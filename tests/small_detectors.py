@@ -24,7 +24,9 @@ DETECTORS = {
     'retinanet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
 }
 # Deviations of the last layers' weights: with noise as images scores lie on both sides of the thresholds.
-LAST_LAYERS = dict(rpn_cls=0.5, rpn_reg=0.05, fc_cls=1.0, fc_reg=0.05, conv_logits=0.3, retina_cls=0.015, retina_reg=0.01)
+LAST_LAYERS = dict(
+    rpn_cls=0.5, rpn_reg=0.05, fc_cls=1.0, fc_reg=0.05, conv_logits=0.3, retina_cls=0.015, retina_reg=0.01
+)
 # On blank images all features are zero: what remains are these logits, below the threshold.
 BLANK = dict(fc_cls=[0.0] * 6 + [4.0], retina_cls=[-4.0] * 54)
 
@@ -59,6 +61,33 @@ def build(model: ConfigDict, seed: int = 0) -> nn.Module:
             nn.init.normal_(module.weight, std=LAST_LAYERS[layer])
             module.bias.data = torch.tensor(BLANK.get(layer, [0.0] * len(module.bias)))
     return detector
+
+
+class Patches(nn.Module):
+    """Maps of two levels, at strides 8 and 16, whose sizes are so simple that exporting takes seconds."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nn.Conv2d(3, channels, 8, 8, bias=False),
+            nn.Conv2d(channels, channels, 2, 2, bias=False),
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        first = self.first(images).relu()
+        return 2 * first, 2 * self.second(first).relu()
+
+
+def build_two_levels(name: str) -> nn.Module:
+    """A two-stage detector on `Patches`, without a neck."""
+    settings = config(name)
+    settings.rpn_head.anchor_generator.strides = [8, 16]
+    for extractor in ('bbox_roi_extractor', 'mask_roi_extractor'):
+        if settings.roi_head[extractor]:
+            settings.roi_head[extractor].featmap_strides = [8, 16]
+    model = build(settings)
+    model.backbone, model.neck = Patches(settings.rpn_head.in_channels), None
+    return model
 
 
 @torch.no_grad()

@@ -22,6 +22,8 @@ class DetectorNetwork(nn.Module):
 
     Attributes:
         count: K, the most detections of an image: `max_per_img` of the config.
+        stride: Pixels from cell to cell of the coarsest map. PyTorch takes maps of one row or column apart, so images
+            to trace with, and those given to an exported program, have at least two cells; ONNX files take any.
 
     Raises:
         ValueError: A part of the model does not export; it is named with what does.
@@ -36,6 +38,7 @@ class DetectorNetwork(nn.Module):
         self.boxes = _box_stages(roi_head) if roi_head else None
         self.masks = _mask_stages(roi_head) if roi_head and roi_head.with_mask else None
         self.count: int = (roi_head or model.bbox_head).test_cfg['max_per_img']
+        self.stride: int = max(map(max, self.dense.strides))
         self.eval()
 
     def forward(self, image: Tensor, size: Tensor) -> dict[str, Tensor]:
