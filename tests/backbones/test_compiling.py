@@ -14,8 +14,6 @@ from families import ONE_OF_EACH, OTHER_MECHANISMS
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from hybrid_backbones.backbones.factory import find_backbone
-
 PAGE = Path(__file__).parents[2] / 'docs/compiling.md'
 # Images for training, whose sides are multiples of 32, and for evaluation. Below 160 pixels, the spectrum of HorNet's
 # last map has fewer than two columns that stand for two, and PyTorch's backward pass treats none and one by themselves.
@@ -25,7 +23,7 @@ SIZES = {
 }
 BACKENDS = 'aot_eager', 'inductor'
 COLUMNS = [f'{mode}, {backend}' for backend in BACKENDS for mode in SIZES]
-of_each = pytest.mark.parametrize('name', ONE_OF_EACH)
+IN_TABLE = ONE_OF_EACH + OTHER_MECHANISMS
 
 
 def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
@@ -37,7 +35,7 @@ def all_in_one(gradients: dict[str, Tensor]) -> list[Tensor]:
     return [torch.cat([gradient.flatten() for gradient in gradients.values()])]
 
 
-@of_each
+@pytest.mark.parametrize('name', ONE_OF_EACH)
 def test_one_graph_serves_every_size(name):
     """Traced only, with the sizes as symbols from the first image on; PyTorch's default is the slow test's."""
     network = build(name).eval()
@@ -52,13 +50,13 @@ def test_one_graph_serves_every_size(name):
 
 
 @pytest.mark.slow
-@of_each
+@pytest.mark.parametrize('name', IN_TABLE)
 @pytest.mark.parametrize('mode', SIZES)
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_five_sizes_take_at_most_three_compilations(name, mode, backend):
     training = mode == 'training'
     # In double precision, what differs is not rounding that the network magnifies.
-    dtype = torch.float64 if training and find_backbone(name)[0].magnifies_rounding else torch.float32
+    dtype = torch.float64 if training and with_stable_rounding(name) else torch.float32
     network = build(name).train(training).to(dtype)
     expected_of = copy.deepcopy(network)
     torch.compiler.reset()
@@ -77,21 +75,6 @@ def test_five_sizes_take_at_most_three_compilations(name, mode, backend):
     assert counter.frame_count <= 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', OTHER_MECHANISMS)
-def test_timm_hybrids_compile_for_one_size(name):
-    """Of other sizes, resized tables of offsets break the graph."""
-    network = build(name, **with_stable_rounding(name)).train()
-    expected_of = copy.deepcopy(network)
-    torch.compiler.reset()
-    image = torch.randn(1, 3, 64, 64)
-    maps, expected = torch.compile(network, backend='aot_eager', fullgraph=True)(image), expected_of(image)
-    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5)
-    for computed in (maps, expected):
-        loss_of(computed).backward()
-    torch.testing.assert_close(grads_of(network), grads_of(expected_of), rtol=1e-3, atol=1e-5)
-
-
 def fill_in(name: str, column: str, compilations: int) -> None:
     """One cell of the table in docs/compiling.md."""
     lines = PAGE.read_text().splitlines()
@@ -104,5 +87,5 @@ def fill_in(name: str, column: str, compilations: int) -> None:
 
 def test_page_has_every_family():
     text = PAGE.read_text()
-    assert re.findall(r'^\| `(\S+)` \|', text, re.MULTILINE) == ONE_OF_EACH
+    assert re.findall(r'^\| `(\S+)` \|', text, re.MULTILINE) == IN_TABLE
     assert f'| network | {" | ".join(COLUMNS)} |' in text
