@@ -172,21 +172,13 @@ def resize_offsets(table: Tensor, size: Sequence[int]) -> Tensor:
 
     Returns:
         (heads, 2H - 1, 2W - 1); `table` itself when it has that size.
-
-    Raises:
-        ValueError: The size is free in an exported program.
     """
-    if torch.compiler.is_exporting() and any(isinstance(side, torch.SymInt) for side in size):
-        raise ValueError(
-            "timm resizes this network's tables of offsets by distances that are found step by step for one size, which "
-            'no exported program can do for every size: export it for images of a fixed size'
-        )
     old, new = table.shape[1:], tuple(2 * side - 1 for side in size)
-    if tuple(old) == new:
+    if not torch.compiler.is_exporting() and tuple(old) == new:
         return table
     weights = _resizing if torch.compiler.is_compiling() else _kept_resizing
     rows, columns = (weights(*lengths).to(table) for lengths in zip(old, new, strict=True))
-    return rows @ table @ columns.t()
+    return rows[None] @ table @ columns.t()[None]  # as many axes as OpenVINO wants
 
 
 def _resizing(source: int, target: int) -> Tensor:
@@ -205,7 +197,8 @@ def _resizing(source: int, target: int) -> Tensor:
         low = torch.where((ratio**powers).sum() > offsets[-1], low, ratio)
     distances = (ratio**powers).cumsum(0)
     places = torch.cat([-distances.flip(0), torch.zeros_like(low), distances])
-    right = torch.searchsorted(places, offsets, right=True).clamp(1, source - 1)
+    # Not `searchsorted`, which ONNX does not have.
+    right = (places[:, None] <= offsets).sum(0).clamp(1, source - 1)
     share = ((offsets - places[right - 1]) / (places[right] - places[right - 1])).clamp(0, 1)[:, None]
     columns = torch.arange(source)
     return torch.where(columns == right[:, None], share, torch.where(columns == right[:, None] - 1, 1 - share, 0.0))

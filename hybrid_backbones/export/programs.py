@@ -37,7 +37,7 @@ def export_program(
         module: Any network, in eval mode.
         inputs: Example inputs in the order of `forward`. Their sizes must differ from 0, 1 and each other, or the
             program may only hold for such.
-        dynamic_shapes: As of `torch.export.export`; by default every input is a batch (N, C, H, W) with N, H and W free.
+        dynamic_shapes: As of `torch.export.export`; by default every input is a batch (N, C, H, W) of any N, H and W.
         strict: Trace Python's bytecode, which checks more, instead of running it.
 
     Returns:

@@ -48,8 +48,8 @@ def large_depthwise(x: Tensor, weights: Sequence[Tensor], bias: Tensor | None = 
     Returns:
         (N, H, W, C), contiguous, in the dtype of `x`.
     """
-    # Compiled for any size of the map, kernels keep theirs.
-    if not torch.compiler.is_compiling():
+    # Compiled or traced for any size of the map, kernels keep theirs.
+    if not _is_followed():
         weights = [_trim(weight, *x.shape[1:3]) for weight in weights]
     weights = join_kernels(weights)
     if _fourier_pays(x, weights):
@@ -104,7 +104,7 @@ def _direct(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # quarter of the time.
     under = min(height, x.shape[1]) * x[0, 0].numel() * x.element_size()
     grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
-    apart = x.is_cpu and not torch.compiler.is_compiling() and height * width >= 81 and under > _CACHE_BYTES
+    apart = x.is_cpu and not _is_followed() and height * width >= 81 and under > _CACHE_BYTES
     padding = [height // 2, width // 2]
     if grad or not apart:
         return depthwise(x, weight, bias, padding=padding)
@@ -119,9 +119,14 @@ def _parts(channels: int) -> Iterator[slice]:
     return (slice(start, start + _CHANNELS) for start in range(0, channels, _CHANNELS))
 
 
+def _is_followed() -> bool:
+    """Whether a compiler, exporter or tracer follows, which fixes what is chosen by size."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def _fourier_pays(x: Tensor, weights: Sequence[Tensor]) -> bool:
     # Elsewhere there are better kernels, and traced code is to serve any device.
-    if not x.is_cpu or torch.compiler.is_compiling():
+    if not x.is_cpu or _is_followed():
         return False
     trained = torch.is_grad_enabled() and (x.requires_grad or any(weight.requires_grad for weight in weights))
     price = _PRODUCTS_PER_STEP_TRAINED if trained else _PRODUCTS_PER_STEP
