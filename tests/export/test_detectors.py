@@ -219,12 +219,17 @@ def in_openvino(path: Path, names: list[str]) -> Run:
     return run
 
 
-def test_files_of_two_levels(tmp_path):
-    """Every part of a detector but its backbone, and fast; the whole ones take minutes."""
+def test_program_of_two_levels():
+    """Every part of a detector but its backbone, in seconds; files, and whole detectors, take longer."""
     network = DetectorNetwork(build_two_levels('mask_rcnn'))
-    program = exported(network)
-    path, names = onnx_file(program, network, tmp_path)
-    assert_like_network(network, program.module(), in_onnxruntime(path, names))
+    assert_like_network(network, exported(network).module())
+
+
+@pytest.mark.slow
+def test_files_of_two_levels(tmp_path):
+    network = DetectorNetwork(build_two_levels('mask_rcnn'))
+    path, names = onnx_file(exported(network), network, tmp_path)
+    assert_like_network(network, in_onnxruntime(path, names), in_openvino(path, names))
 
 
 @pytest.mark.slow
