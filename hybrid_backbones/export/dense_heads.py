@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .boxes import BoxDecoder, anchors_at
-from .suppression import ABSENT, Suppression, best, suppress
+from .suppression import ABSENT, Suppression, highest, suppress
 
 
 class Boxes(NamedTuple):
@@ -75,7 +75,7 @@ class DenseDetector(nn.Module):
         logits = logits.permute(0, 2, 3, 1).unflatten(3, (-1, channels))
         scores = logits.sigmoid() if self.head.use_sigmoid_cls else logits.softmax(-1)[..., :-1]
         classes = scores.shape[4]
-        chosen = best(scores.flatten(1), self.count_before)
+        chosen = highest(scores.flatten(1), self.count_before)
         place, labels = chosen.index // classes, chosen.index % classes
         deltas = deltas.permute(0, 2, 3, 1).unflatten(3, (-1, 4)).flatten(1, 3)
         deltas = deltas.gather(1, place[..., None].expand(-1, -1, 4))

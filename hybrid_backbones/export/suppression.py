@@ -29,7 +29,7 @@ class Suppression(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best `k` of each image, best first.
+    """The best `k` of each image.
 
     Args:
         scores: `(B, k)`, `ABSENT` where there are fewer.
@@ -50,18 +50,24 @@ class Best(NamedTuple):
         return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
 
 
-def best(scores: Tensor, k: int) -> Best:
-    """The `k` highest of `scores` `(B, N)`; of equal ones the first comes first.
+def highest(scores: Tensor, k: int) -> Best:
+    """The `k` highest of `scores` `(B, N)`, not by score but in the order of their places.
 
-    `topk` leaves the order of equal scores open, and confident scores often are equal; so its choice is put back into
-    the order of places and sorted stably. Where N is less than `k`, place 0 with the score `ABSENT` fills up: sizes
-    that follow are plain numbers, which keeps symbolic sizes short.
+    `topk` leaves the order of equal scores open, and confident scores often are equal; suppression afterwards keeps the
+    first of them. Where N is less than `k`, place 0 with the score `ABSENT` fills up: sizes that follow are plain
+    numbers, which keeps symbolic sizes short.
     """
     length = torch.sym_min(k, scores.shape[1])
     index = scores.topk(length).indices.sort().values
-    chosen, order = scores.gather(1, index).sort(dim=1, descending=True, stable=True)
     missing = (0, k - length)
-    return Best(F.pad(chosen, missing, value=ABSENT), F.pad(index.gather(1, order), missing))
+    return Best(F.pad(scores.gather(1, index), missing, value=ABSENT), F.pad(index, missing))
+
+
+def best(scores: Tensor, k: int) -> Best:
+    """The `k` highest of `scores` `(B, N)`, best first; of equal ones the first comes first (OpenVINO: any)."""
+    chosen = highest(scores, k)
+    ordered, order = chosen.scores.sort(dim=1, descending=True, stable=True)
+    return Best(ordered, chosen.index.gather(1, order))
 
 
 def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, how: Suppression, k: int) -> Best:

@@ -97,8 +97,8 @@ def test_nothing_is_found_on_blank_images(detector, name):
 
 
 SOFT_NMS = dict(type='soft_nms', iou_threshold=0.5)
-POOL = dict(type='RoIAlign', output_size=7, sampling_ratio=0)
-GENERIC = dict(type='GenericRoIExtractor', roi_layer=POOL, out_channels=64, featmap_strides=[4, 8, 16, 32])
+MAXIMUM = dict(type='RoIAlign', output_size=7, sampling_ratio=1, pool_mode='max')
+GENERIC = dict(type='GenericRoIExtractor', _delete_=True, roi_layer=MAXIMUM, out_channels=64, featmap_strides=[4, 8])
 SCNET = dict(type='SCNetBBoxHead', num_shared_fcs=2)
 SEESAW = dict(type='SeesawLoss', num_classes=6)
 LEGACY_ANCHORS = dict(type='LegacyAnchorGenerator', center_offset=0.5)
@@ -150,19 +150,21 @@ def test_training_mode_is_refused(detector):
     model.eval()
 
 
-def assert_file_is_like(network: DetectorNetwork, run: Run) -> None:
+def assert_like_network(network: DetectorNetwork, *runs: Run) -> None:
     """The same detections as of the network at sizes that were not traced, in batches, and where nothing is there."""
+    # Two cells of the coarsest map and more.
+    scale = max(1, network.stride // 32)
     for shape, size in [*SIZES, ((2, 97, 65), (97, 60)), ((1, 63, 129), (50, 129))]:
-        # Two cells of the coarsest map and more.
-        scale = max(1, network.stride // 32)
         images, size = torch.randn(shape[0], 3, shape[1] * scale, shape[2] * scale), torch.tensor(size) * scale
         images[1:2] = 0
         with torch.no_grad():
             expected = network(images, size)
         assert expected['count'][0] > 5
-        assert_close(run(images, size), expected)
+        for run in runs:
+            assert_close(run(images, size), expected)
     blank = torch.zeros(1, 3, 96 * scale, 96 * scale), torch.tensor((96, 96)) * scale
-    assert run(*blank)['count'].tolist() == [0]
+    for run in runs:
+        assert run(*blank)['count'].tolist() == [0]
 
 
 def assert_close(outputs: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -217,19 +219,23 @@ def in_openvino(path: Path, names: list[str]) -> Run:
     return run
 
 
-def test_files_of_two_levels(tmp_path):
-    """Every part of a detector but its backbone, and fast; the whole ones take minutes."""
+def test_program_of_two_levels():
+    """Every part of a detector but its backbone, in seconds; files, and whole detectors, take longer."""
     network = DetectorNetwork(build_two_levels('mask_rcnn'))
-    program = exported(network)
-    assert_file_is_like(network, program.module())
-    path, names = onnx_file(program, network, tmp_path)
-    assert_file_is_like(network, in_onnxruntime(path, names))
+    assert_like_network(network, exported(network).module())
+
+
+@pytest.mark.slow
+def test_files_of_two_levels(tmp_path):
+    network = DetectorNetwork(build_two_levels('mask_rcnn'))
+    path, names = onnx_file(exported(network), network, tmp_path)
+    assert_like_network(network, in_onnxruntime(path, names), in_openvino(path, names))
 
 
 @pytest.mark.slow
 def test_strict_export():
     network = DetectorNetwork(build_two_levels('cascade_rcnn'))
-    assert_file_is_like(network, exported(network, strict=True).module())
+    assert_like_network(network, exported(network, strict=True).module())
 
 
 @pytest.mark.slow
@@ -237,10 +243,8 @@ def test_strict_export():
 def test_files(detector, tmp_path, name):
     _, network = detector(name)
     program = exported(network)
-    assert_file_is_like(network, program.module())
     path, names = onnx_file(program, network, tmp_path)
-    assert_file_is_like(network, in_onnxruntime(path, names))
-    assert_file_is_like(network, in_openvino(path, names))
+    assert_like_network(network, program.module(), in_onnxruntime(path, names), in_openvino(path, names))
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from mmcv.ops import batched_nms
-from torch import Tensor
+from torch import Tensor, nn
+from torch.export import Dim
 
-from hybrid_backbones.export.suppression import ABSENT, Suppression, best, suppress
+from hybrid_backbones.export.programs import export_program, to_onnx
+from hybrid_backbones.export.suppression import ABSENT, Best, Suppression, best, suppress
 
 
 def crowd(images: int, count: int, lowest: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,3 +58,28 @@ def test_of_equal_scores_the_first_come_first(k):
     assert not found.found[:, 50:].any()
     if k == 50:
         assert torch.equal(found.index, index)
+
+
+class Suppressed(nn.Module):
+    def forward(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> Best:
+        return suppress(boxes, scores, groups, Suppression(0.5), 100)
+
+
+def test_engines_keep_the_same_of_equal_scores(tmp_path):
+    """As sets: OpenVINO leaves open which of equal scores comes first in the end."""
+    onnxruntime, openvino = pytest.importorskip('onnxruntime'), pytest.importorskip('openvino')
+    free = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    program = export_program(Suppressed().eval(), crowd(2, 300), (free, free, free))
+    names = ['boxes', 'scores', 'groups']
+    path = to_onnx(program, tmp_path / 'suppress.onnx', names, ['best', 'index'])
+    session, compiled = onnxruntime.InferenceSession(path), openvino.Core().compile_model(path, 'CPU')
+    for images, count in ((1, 400), (2, 90), (3, 200)):
+        inputs = crowd(images, count)
+        expected = Suppressed()(*inputs)
+        arrays = {name: values.numpy() for name, values in zip(names, inputs, strict=True)}
+        for scores, index in (session.run(None, arrays), compiled(arrays).values()):
+            assert (scores == expected.scores.numpy()).all()
+            for image in range(images):
+                # Of a full image, the choice among those that score like the last is open.
+                certain = expected.scores[image] > max(expected.scores[image, -1].item(), ABSENT)
+                assert set(expected.index[image, certain].tolist()) <= set(index[image].tolist())
