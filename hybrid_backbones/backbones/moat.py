@@ -80,6 +80,8 @@ class SameConv2d(nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.stride == (1, 1):
             return super()._conv_forward(x, weight, bias)
+        if torch.compiler.is_dynamo_compiling():
+            return F.conv2d(_pad_same(x), weight, bias, 2, groups=self.groups)
         rows, columns = (1 - side % 2 for side in x.shape[2:])
         padding = [1 + rows, 1 + columns]
         if self.in_channels == self.out_channels == self.groups:
@@ -89,8 +91,21 @@ class SameConv2d(nn.Conv2d):
         return x[:, :, rows:, columns:]
 
 
+def _pad_same(x: Tensor) -> Tensor:
+    """(N, C, H, W) in TensorFlow's SAME padding for kernels of 3 and stride 2.
+
+    Padding by the operators that follow, a compiler would make one graph for odd sides and one for even ones.
+    """
+    rows, columns = (side % 2 for side in x.shape[2:])
+    return F.pad(x, (columns, 1, rows, 1))
+
+
 def _pool(x: Tensor, kernel_size: int) -> Tensor:
     """TensorFlow's SAME average pooling of (N, H, W, C) with stride 2, over what there is of the map."""
+    if kernel_size == 3 and torch.compiler.is_dynamo_compiling():
+        x = x.permute(0, 3, 1, 2)
+        share = F.avg_pool2d(_pad_same(torch.ones_like(x[:1, :1])), 3, 2)
+        return (F.avg_pool2d(_pad_same(x), 3, 2) / share).permute(0, 2, 3, 1)
     padding = [side % 2 * (kernel_size // 3) for side in x.shape[1:3]]
     x = F.avg_pool2d(x.permute(0, 3, 1, 2), kernel_size, 2, padding, ceil_mode=True, count_include_pad=False)
     return x.permute(0, 2, 3, 1)
