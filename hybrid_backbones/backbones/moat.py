@@ -81,7 +81,7 @@ class SameConv2d(nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.stride == (1, 1):
             return super()._conv_forward(x, weight, bias)
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_compiling():
             return F.conv2d(_padded(x), weight, bias, 2, groups=self.groups)
         rows, columns = (1 - side % 2 for side in x.shape[2:])
         padding = [1 + rows, 1 + columns]
@@ -96,7 +96,7 @@ def _pool(x: Tensor, kernel_size: int) -> Tensor:
     """TensorFlow's SAME average pooling of (N, H, W, C) with stride 2, over what there is of the map."""
     rows, columns = (side % 2 * (kernel_size // 3) for side in x.shape[1:3])
     x = x.permute(0, 3, 1, 2)
-    if torch.compiler.is_exporting() and kernel_size == 3:
+    if torch.compiler.is_compiling() and kernel_size == 3:
         x = F.avg_pool2d(_padded(x), 3, 2) / F.avg_pool2d(_padded(torch.ones_like(x[:1, :1])), 3, 2)
     else:
         x = F.avg_pool2d(x, kernel_size, 2, (rows, columns), ceil_mode=True, count_include_pad=False)

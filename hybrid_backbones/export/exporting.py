@@ -32,8 +32,8 @@ from .verification import compare, failures, test_images, worst
 
 # Of the images that the programs are traced with.
 _TRACED = (2, 160, 224, 3)
-# The least that is taken of an image which is not resized: one cell of the coarsest map.
-_SMALLEST = 32
+# The least side of an image that is not resized: two cells of the coarsest map, see programs.py.
+_SMALLEST = 64
 # Of a folder or dataset, how many are compared.
 _IMAGES = 5
 _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmdet', 'mmsegmentation', 'onnx', 'onnxscript', 'openvino')

@@ -2,7 +2,8 @@
 
 Writes `gpu.json` and `gpu.md` into the folder after every measurement, so that it may be stopped at any time. No
 measurement starts after `--minutes`; those that are left are listed. It needs no network. `--dry-run` runs every
-measurement at tiny sizes, on the CPU if there is no GPU: its times mean nothing.
+measurement at tiny sizes, compiling narrow networks without generating code: its times mean nothing. If there is no
+GPU, it does so on the CPU, with the backends of attention that a CPU has.
 """
 
 import argparse
@@ -19,8 +20,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..backbones.factory import create_backbone
 from ..engine.cuda import lacks_bf16_attention
 from ..registry import VARIANTS
 from .speed import Settings, profile
@@ -29,7 +32,11 @@ from .speed.machine import timed
 KERNELS = (3, 7, 11, 13, 31, (51, 5))
 LAYOUTS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
-BACKENDS = ('FLASH_ATTENTION', 'EFFICIENT_ATTENTION', 'CUDNN_ATTENTION', 'MATH')
+# Backends of attention that a device has; which of them take a bias, and one that learns, is measured.
+BACKENDS = {
+    'cuda': ('FLASH_ATTENTION', 'EFFICIENT_ATTENTION', 'CUDNN_ATTENTION', 'MATH'),
+    'cpu': ('FLASH_ATTENTION', 'MATH'),
+}
 # Of about the cost of Swin-T; of each family the first variant, its smallest, is measured as well.
 SIZE_OF_SWIN_T = (
     *('conv2former_t', 'cvt_13', 'coatnet_0', 'botnet_50', 'deit_s', 'convit_s', 'ceit_s', 'vitc_4gf'),
@@ -128,7 +135,8 @@ def network(name: str, train: bool, scale: Scale, compiler: str | None = None) -
         iterations=1 if scale.dry else 30,
         seconds=scale.seconds,
     )
-    row = profile(name, (scale.side, scale.side), settings)
+    subject = narrow(name) if scale.dry else name
+    row = profile(subject, (scale.side, scale.side), settings)
     if row.error:
         return dict(error=row.error)
     seconds, passes = row.quantile(0.5), 3 if train else 1
@@ -139,6 +147,12 @@ def network(name: str, train: bool, scale: Scale, compiler: str | None = None) -
         peak_mib=None if mib is None else round(mib),
         of_matrix_peak=None if share is None else round(share, 3),
     )
+
+
+def narrow(name: str) -> str | nn.Module:
+    """A network of few channels and blocks with every kind of layer; of other libraries, the network itself."""
+    arch = VARIANTS[name][0].tiny_arch if name in VARIANTS else None
+    return name if arch is None else create_backbone(name, arch=arch)
 
 
 def networks() -> list[str]:
@@ -153,7 +167,7 @@ def jobs(scale: Scale) -> Iterator[Job]:
     for kernel, layout, dtype, library in product(KERNELS, LAYOUTS, DTYPES, libraries):
         what = dict(kernel=kernel, layout=layout, dtype=dtype, library=library)
         yield Job('depthwise', what, partial(depthwise, **what, scale=scale))
-    for backend, dtype, learned in product(BACKENDS, DTYPES, (True, False)):
+    for backend, dtype, learned in product(BACKENDS[scale.device], DTYPES, (True, False)):
         what = dict(backend=backend, dtype=dtype, learned_bias=learned)
         yield Job('attention', what, partial(attention, **what, scale=scale))
     for name, train in product(networks(), (False, True)):
