@@ -32,8 +32,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--verify',
         metavar='IMAGES',
-        help="image or folder of images to compare file and PyTorch with, or `test`: images of the config's test split, "
-        'whose metrics are computed by both, too. Default: drawn scenes',
+        help='image or folder of images to compare file and PyTorch with; default: drawn scenes. `test`: images of the '
+        "config's test split, whose metrics are computed by both, too",
     )
     parser.add_argument('--data-root', help="folder of the data, in place of the config's, with --verify test")
     parser.add_argument(

@@ -58,6 +58,7 @@ class ExportableDetector(nn.Module):
     def __init__(self, model: nn.Module, paste_masks: bool = True) -> None:
         super().__init__()
         self.network = DetectorNetwork(model)
+        self.stride = self.network.stride
         self.outputs = 'count', 'boxes', 'scores', 'labels', *(['masks'] if self.network.masks is not None else [])
         self.threshold = None
         if paste_masks and self.network.masks is not None:

@@ -30,8 +30,6 @@ from .programs import ExportError, export_program
 from .runtime import FORMAT_VERSION, DeployedModel, file_hash, list_images, meta_file, read_image
 from .verification import compare, failures, test_images, worst
 
-# Of the images that the programs are traced with.
-_TRACED = (2, 160, 224, 3)
 # The least side of an image that is not resized: two cells of the coarsest map, see programs.py.
 _SMALLEST = 64
 # Of a folder or dataset, how many are compared.
@@ -116,11 +114,13 @@ def _whole(model: nn.Module, paste_masks: bool) -> nn.Module:
 
 
 def _programs(preprocessing: nn.Module, whole: nn.Module, dtype: str) -> tuple[ExportedProgram, ExportedProgram]:
-    image = torch.zeros(_TRACED, dtype=getattr(torch, dtype))
+    # Several cells of the coarsest map, and nothing that is equal by chance.
+    height, width = 6 * whole.stride, 8 * whole.stride
+    image = torch.zeros(2, height, width, 3, dtype=getattr(torch, dtype))
     first = export_program(preprocessing, (image,), ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC},))
-    # Numbers, not what preprocessing makes of `image`, which would have the same sides as the traced one by chance.
-    example = torch.randn(2, 3, *_TRACED[1:3]), torch.tensor([150, 201]), torch.tensor([300, 401])
-    return first, export_program(whole, example, ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, None, None))
+    sizes = torch.tensor([height - 10, width - 23]), torch.tensor([2 * height - 19, 2 * width - 47])
+    dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, None, None
+    return first, export_program(whole, (torch.randn(2, 3, height, width), *sizes), dynamic)
 
 
 def _classes(cfg: Config, trained: list[str] | None) -> list[str]:

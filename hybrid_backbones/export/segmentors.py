@@ -22,6 +22,7 @@ class ExportableSegmentor(nn.Module):
     """
 
     outputs = 'labels', 'logits'
+    stride = 32  # of the coarsest map
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

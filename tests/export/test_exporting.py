@@ -65,7 +65,7 @@ def test_a_file_is_right_and_says_what_it_is(exported):
     assert json.loads(path.with_name('model.onnx.json').read_text()) == json.loads(json.dumps(meta))
     assert meta['classes'] == list(cfg.metainfo.classes) and meta['input']['order'] == 'RGB'
     worst = meta['verification']['worst']
-    assert worst['pixels'] == 158_163 and worst['other_class'] <= 5 and worst['logits'] < 1e-4
+    assert worst['pixels'] == 150_403 and worst['other_class'] <= 5 and worst['logits'] < 1e-4
     assert len({tuple(batch['shape']) for batch in meta['verification']['batches']}) == 5
     labels = DeployedModel(path, threads=1)(np.random.default_rng(0).integers(0, 256, (100, 140, 3), np.uint8))[
         'labels'
@@ -87,7 +87,7 @@ def test_a_file_that_differs_is_not_left(exported, tmp_path, monkeypatch):
 
     def wrong(preprocessing, program, *args):
         weight = next(name for name in program.state_dict if name.endswith('conv_seg.weight'))
-        program.state_dict[weight] = program.state_dict[weight] * 1.001
+        program.state_dict[weight].data *= 1.001
         return write(preprocessing, program, *args)
 
     monkeypatch.setitem(FORMATS, 'torch', (wrong, *rest))
