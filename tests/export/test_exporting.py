@@ -1,13 +1,17 @@
 """Whole models as files: from a config and a checkpoint to results, and the errors a user sees."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
+from PIL import Image
 
+from hybrid_backbones.datasets.scenes import draw_scene
 from hybrid_backbones.engine.config import read_config
 from hybrid_backbones.export import exporting
 from hybrid_backbones.export.formats import FORMATS
@@ -132,6 +136,22 @@ def test_a_checkpoint_of_another_model(exported, tmp_path):
 def test_a_suffix_of_another_format(exported, tmp_path):
     with pytest.raises(ValueError, match=r'model.xml: a file of the format onnx ends in .onnx'):
         exporting.export_model(small_segmentor(), exported[3], tmp_path / 'model.xml')
+
+
+@pytest.mark.slow
+def test_a_picture_where_nothing_but_onnxruntime_is_installed(exported, tmp_path):
+    path, *_ = exported
+    python = tmp_path / 'env/bin/python'
+    subprocess.run([sys.executable, '-m', 'venv', tmp_path / 'env'], check=True)
+    subprocess.run([python, '-m', 'pip', 'install', '-q', 'onnxruntime', 'pillow'], check=True)
+    subprocess.run([python, '-m', 'pip', 'install', '-q', '--no-deps', CONFIGS.parent], check=True)
+    installed = subprocess.run([python, '-m', 'pip', 'list'], capture_output=True, text=True, check=True).stdout
+    assert 'torch' not in installed and 'mm' not in installed
+    Image.fromarray(draw_scene(160, 0, 0, 1).image).save(tmp_path / 'image.png')
+    command = [python, '-m', 'hybrid_backbones.export.runtime', path, 'image.png', '-o', 'out.png']
+    subprocess.run(command, cwd=tmp_path, check=True)
+    with Image.open(tmp_path / 'out.png') as picture:
+        assert picture.width == 160 and picture.height > 160
 
 
 @pytest.mark.slow
