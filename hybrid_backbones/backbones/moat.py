@@ -30,20 +30,19 @@ from torch import Tensor, nn
 from ..checkpoints.tensorflow import convert_variables
 from ..layers.attention import attention, over_windows, table_attention
 from ..layers.channels_last import on_map
-from ..layers.depthwise import Depthwise, depthwise
+from ..layers.depthwise import Depthwise
 from ..layers.drop_path import DropPath, check_rate
 from ..layers.folding import conv_norm, fuse_norms
-from ..layers.inference import known_layer
 from ..layers.inverted_bottleneck import expand_depthwise
 from ..layers.linear import Pointwise, project
 from ..layers.norm import LayerNorm2d
 from ..layers.position import SizeCache, resize_table
 from ..layers.residual import add_branch
-from ..layers.sizes import ceil_div
 from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_backbone
 from ._attention_inputs import AttentionInputs, with_offset_table
 from ._published import shape_in
+from ._same_padding import SameConv2d, same_average_pool
 from ._textbook import attention_pairs, inverted_bottleneck
 from .pyramid import PyramidBackbone
 
@@ -68,53 +67,6 @@ TABLE_GRIDS = {2: 14, 3: 7}
 
 def _batch_norm(dim: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(dim, eps=1e-3)  # Keras's default
-
-
-@known_layer
-class SameConv2d(nn.Conv2d):
-    """Plain or depthwise 3x3 convolution with stride 2 and TensorFlow's SAME padding; (N, C, H, W), channels_last.
-
-    An even side has padding behind it only. Two on both sides give that and one output too many, the first: to drop it
-    is cheaper than to copy the map into a padded one. Adapters build layers of the same class with stride 1.
-    """
-
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.stride == (1, 1):
-            return super()._conv_forward(x, weight, bias)
-        if torch.compiler.is_compiling():
-            return F.conv2d(_padded(x), weight, bias, 2, groups=self.groups)
-        rows, columns = (1 - side % 2 for side in x.shape[2:])
-        padding = [1 + rows, 1 + columns]
-        if self.in_channels == self.out_channels == self.groups:
-            x = depthwise(x.permute(0, 2, 3, 1), weight, bias, 2, padding).permute(0, 3, 1, 2)
-        else:
-            x = F.conv2d(x, weight, bias, 2, padding)
-        return x[:, :, rows:, columns:]
-
-
-def _pool(x: Tensor, kernel_size: int) -> Tensor:
-    """TensorFlow's SAME average pooling of (N, H, W, C) with stride 2, over what there is of the map."""
-    rows, columns = (side % 2 * (kernel_size // 3) for side in x.shape[1:3])
-    x = x.permute(0, 3, 1, 2)
-    if torch.compiler.is_compiling() and kernel_size == 3:
-        x = F.avg_pool2d(_padded(x), 3, 2) / F.avg_pool2d(_padded(torch.ones_like(x[:1, :1])), 3, 2)
-    else:
-        x = F.avg_pool2d(x, kernel_size, 2, (rows, columns), ceil_mode=True, count_include_pad=False)
-    return x.permute(0, 2, 3, 1)
-
-
-def _padded(x: Tensor) -> Tensor:
-    """(N, C, H, W) with SAME padding for a kernel of 3 and stride 2, for exporters, (N, C, 2h + 1, 2w + 1).
-
-    No operator of ONNX takes its padding from the size. Here that is in the places, not in the shape, in which a
-    remainder at every stage would be more than exporters can simplify.
-    """
-    x = F.pad(x, (1, 2, 1, 2))
-    for dim in (2, 3):
-        side = x.shape[dim] - 3
-        places = torch.arange(ceil_div(side, 2) * 2 + 1, device=x.device)
-        x = x.index_select(dim, places + (1 - side % 2))
-    return x
 
 
 class Stem(nn.Module):
@@ -170,7 +122,7 @@ class MBConv(nn.Module):
 
     def _shortcut(self, x: Tensor) -> Tensor:
         if self.stride == 2:
-            x = _pool(x, self.pool_size)
+            x = same_average_pool(x, self.pool_size)
         return x if self.shortcut_conv is None else on_map(self.shortcut_conv, x)
 
     def fuse(self) -> None:
