@@ -28,7 +28,7 @@ from .input_rule import read_input_rule
 from .preprocessing import InputRule, Preprocessing
 from .programs import ExportError, export_program
 from .runtime import FORMAT_VERSION, DeployedModel, file_hash, list_images, meta_file, read_image
-from .verification import compare, failures, test_images, worst
+from .verification import compare, failures, image_batches, worst
 
 # The least side of an image that is not resized: two cells of the coarsest map, see programs.py.
 _SMALLEST = 64
@@ -189,7 +189,7 @@ def _verify(
     images: str | Path | None,
     test_split: Config | None,
 ) -> dict[str, Any]:
-    """Differences between the file and PyTorch, for every batch of :func:`~.verification.test_images` and the worst.
+    """Differences between the file and PyTorch, for every batch of :func:`~.verification.image_batches` and the worst.
 
     Raises:
         ExportError: They are beyond the limits.
@@ -197,7 +197,7 @@ def _verify(
     deployed, rows = DeployedModel(path), []
     split = TestSplit(test_split) if test_split is not None else None
     given = split.paths(_IMAGES) if split else list_images(Path(images))[:_IMAGES] if images else []
-    for batch in test_images([read_image(path) for path in given]):
+    for batch in image_batches([read_image(path) for path in given]):
         batch = batch.astype(meta['input']['dtype'])
         found = compare(model, preprocessing, deployed, batch)
         rows.append(dict(shape=list(batch.shape), **found))

@@ -24,7 +24,7 @@ _DRAWN = 3
 _SIDE = 160
 
 
-def test_images(given: Sequence[np.ndarray] = ()) -> Iterator[np.ndarray]:
+def image_batches(given: Sequence[np.ndarray] = ()) -> Iterator[np.ndarray]:
     """Batches (N, H, W, 3) uint8 RGB: odd, portrait, landscape, a pixel more and less than strides, and two images.
 
     Args:

@@ -108,7 +108,7 @@ def test_logits(error, wrong):
 
 
 def test_sizes_that_are_tried():
-    shapes = [batch.shape for batch in verification.test_images()]
+    shapes = [batch.shape for batch in verification.image_batches()]
     assert shapes == [
         (1, 159, 159, 3),
         (1, 160, 100, 3),
@@ -117,5 +117,5 @@ def test_sizes_that_are_tried():
         (1, 159, 159, 3),
         (2, 160, 160, 3),
     ]
-    small = [batch.shape for batch in verification.test_images([np.zeros((10, 40, 3), np.uint8)])]
+    small = [batch.shape for batch in verification.image_batches([np.zeros((10, 40, 3), np.uint8)])]
     assert all(min(shape[1:3]) >= 9 for shape in small)
