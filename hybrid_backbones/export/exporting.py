@@ -5,6 +5,8 @@ import json
 import platform
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +27,7 @@ from ..engine.trained_model import load_trained
 from .evaluation import TestSplit, apart
 from .formats import FORMATS
 from .input_rule import read_input_rule
-from .preprocessing import InputRule, Preprocessing
+from .preprocessing import InputRule, Preprocessing, preprocessing_of
 from .programs import ExportError, export_program
 from .runtime import FORMAT_VERSION, DeployedModel, file_hash, list_images, meta_file, read_image
 from .verification import compare, failures, image_batches, worst
@@ -34,7 +36,17 @@ from .verification import compare, failures, image_batches, worst
 _SMALLEST = 64
 # Of a folder or dataset, how many are compared.
 _IMAGES = 5
-_PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmdet', 'mmsegmentation', 'onnx', 'onnxscript', 'openvino')
+_PACKAGES = (
+    'torch',
+    'torchvision',
+    'mmengine',
+    'mmdet',
+    'mmsegmentation',
+    'onnx',
+    'onnxscript',
+    'onnxruntime',
+    'openvino',
+)
 
 
 def export_model(
@@ -72,16 +84,50 @@ def export_model(
         FileNotFoundError: No such checkpoint.
         ValueError: A part of the config is not exported, or `out` does not fit the format.
     """
+    model, classes = load_trained(cfg, checkpoint)
+    with written_model(
+        cfg, model, out, Path(checkpoint).name, classes, file_format, image_dtype, paste_masks, fp16, opset
+    ) as (path, meta):
+        meta['verification'] = _verify(model, path, meta, images, test_split)
+    return meta
+
+
+@contextmanager
+def written_model(
+    cfg: Config,
+    model: nn.Module,
+    out: str | Path,
+    weights: str,
+    classes: list[str] | None = None,
+    file_format: str = 'onnx',
+    image_dtype: str = 'uint8',
+    paste_masks: bool = True,
+    fp16: bool = False,
+    opset: int | None = None,
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A model as a file that is not yet at its place: it takes it at the end of the `with`, if nothing is raised.
+
+    Args:
+        cfg: The model's config.
+        model: In eval mode.
+        out, file_format, image_dtype, paste_masks, fp16, opset: As :func:`export_model`.
+        weights: Where they are from, for the JSON.
+        classes: Those that the weights were trained with, if known.
+
+    Yields:
+        The file, with a JSON beside it, and what the JSON at its place will hold, to be added to.
+
+    Raises:
+        ExportError, ValueError: As :func:`export_model`.
+    """
     out = Path(out)
     write, suffix, engine = FORMATS[file_format]
     if out.suffix != suffix:
         raise ValueError(f'{out}: a file of the format {file_format} ends in {suffix}')
     rule = read_input_rule(cfg)
-    model, classes = load_trained(cfg, checkpoint)
     whole = _whole(model, paste_masks)
-    preprocessing = Preprocessing(rule).eval()
-    programs = _programs(preprocessing, whole, image_dtype)
-    meta = _describe(cfg, checkpoint, model, _classes(cfg, classes), rule, image_dtype, whole.outputs)
+    programs = _programs(Preprocessing(rule).eval(), whole, image_dtype)
+    meta = _describe(cfg, weights, model, _classes(cfg, classes), rule, image_dtype, whole.outputs)
     meta['engine'], meta['precision'] = engine, 'float16' if fp16 else 'float32'
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp('.partial', f'.{out.name}.', out.parent))
@@ -90,13 +136,22 @@ def export_model(
         files = write(*programs, folder / out.name, whole.outputs, texts, opset, fp16)
         meta['sha256'] = {file.name: file_hash(file) for file in files}
         _write_meta(folder / out.name, meta)
-        meta['verification'] = _verify(model, preprocessing, folder / out.name, meta, images, test_split)
+        yield folder / out.name, meta
         for file in files:
             file.replace(out.with_name(file.name))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _write_meta(out, meta)
-    return meta
+
+
+def is_exported(path: Path, cfg: Config, model: nn.Module) -> bool:
+    """Whether `path` is a file of this config and these weights, by the hashes in its JSON."""
+    if not (path.is_file() and meta_file(path).is_file()):
+        return False
+    meta = json.loads(meta_file(path).read_text(encoding='utf-8'))
+    return meta['config']['sha256'] == _config_hash(cfg) and meta['checkpoint']['weights_sha256'] == _weights_hash(
+        model
+    )
 
 
 def _write_meta(path: Path, meta: dict[str, Any]) -> None:
@@ -141,7 +196,7 @@ def _classes(cfg: Config, trained: list[str] | None) -> list[str]:
 
 def _describe(
     cfg: Config,
-    checkpoint: str | Path,
+    weights: str,
     model: nn.Module,
     classes: list[str],
     rule: InputRule,
@@ -154,13 +209,17 @@ def _describe(
         classes=classes,
         input=dict(asdict(rule), dtype=image_dtype, order='RGB', smallest=_SMALLEST if rule.scale is None else 1),
         outputs=list(outputs),
-        config=dict(name=Path(cfg.filename or '').name, sha256=hashlib.sha256(cfg.pretty_text.encode()).hexdigest()),
-        checkpoint=dict(name=Path(checkpoint).name, weights_sha256=_weights_hash(model)),
-        versions=_versions(),
+        config=dict(name=Path(cfg.filename or '').name, sha256=_config_hash(cfg)),
+        checkpoint=dict(name=weights, weights_sha256=_weights_hash(model)),
+        versions=versions(),
     )
     if described['task'] == 'detection' and 'masks' in outputs:
         described['mask_threshold'] = float(model.roi_head.test_cfg.mask_thr_binary)
     return described
+
+
+def _config_hash(cfg: Config) -> str:
+    return hashlib.sha256(cfg.pretty_text.encode()).hexdigest()
 
 
 def _weights_hash(model: nn.Module) -> str:
@@ -171,7 +230,8 @@ def _weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the packages that numbers depend on."""
     found = {'python': platform.python_version(), 'hybrid_backbones': __version__}
     for name in _PACKAGES:
         try:
@@ -183,7 +243,6 @@ def _versions() -> dict[str, str]:
 
 def _verify(
     model: nn.Module,
-    preprocessing: Preprocessing,
     path: Path,
     meta: dict[str, Any],
     images: str | Path | None,
@@ -195,6 +254,7 @@ def _verify(
         ExportError: They are beyond the limits.
     """
     deployed, rows = DeployedModel(path), []
+    preprocessing = preprocessing_of(meta)
     split = TestSplit(test_split) if test_split is not None else None
     given = split.paths(_IMAGES) if split else list_images(Path(images))[:_IMAGES] if images else []
     for batch in image_batches([read_image(path) for path in given]):

@@ -51,6 +51,10 @@ def write_onnx(
     _rename(merged.graph, {'image/image': 'image'} | {f'model/{name}': name for name in outputs})
     # Both name unknown lengths u0, u1 and so on: engines would take those of one for those of the other.
     del merged.graph.value_info[:]
+    # Merging repeats the domain that both have, which some readers refuse.
+    opsets = {opset.domain: opset.version for opset in merged.opset_import}
+    del merged.opset_import[:]
+    merged.opset_import.extend(onnx.helper.make_opsetid(*pair) for pair in opsets.items())
     if fp16:
         _halve_weights(merged.graph)
     onnx.helper.set_model_props(merged, dict(metadata))

@@ -1,6 +1,8 @@
 """An image to the input of a network, inside the exported file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +75,12 @@ class Preprocessing(nn.Module):
             right, bottom = (divisor - width % divisor) % divisor, (divisor - height % divisor) % divisor
             image = F.pad(image, (0, right, 0, bottom), value=self.rule.pad_value)
         return image, size, original
+
+
+def preprocessing_of(meta: Mapping[str, Any]) -> Preprocessing:
+    """That of an exported file, by the JSON beside it."""
+    rule = {key: meta['input'][key] for key in InputRule.__dataclass_fields__}
+    return Preprocessing(InputRule(**rule)).eval()
 
 
 def _scalar(length: int, like: Tensor) -> Tensor:

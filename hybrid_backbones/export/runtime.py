@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ class DeployedModel:
 
     Args:
         path: `.onnx` for onnxruntime, `.xml` for OpenVINO, `.pt2` for torch.
-        engine: None for the one that the file is made for; `openvino` also takes `.onnx`.
+        engine: None for the one that the file is made for; `openvino`, and `openvino-bf16` where the CPU has bf16,
+            also take `.onnx`.
         threads: Of the engine; None for its own choice.
 
     Attributes:
@@ -172,13 +174,18 @@ def _onnxruntime(path: Path, threads: int | None) -> Callable[[np.ndarray, Seque
     return lambda batch, names: session.run(list(names), {'image': batch})
 
 
-def _openvino(path: Path, threads: int | None) -> Callable[[np.ndarray, Sequence[str]], list[np.ndarray]]:
+def _openvino(
+    path: Path, threads: int | None, precision: str = 'f32'
+) -> Callable[[np.ndarray, Sequence[str]], list[np.ndarray]]:
     import openvino
 
-    config = {'INFERENCE_PRECISION_HINT': 'f32'}
+    core = openvino.Core()
+    if precision == 'bf16' and 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        raise ValueError('OpenVINO has no bf16 on this CPU, which lacks the instructions: take the engine openvino')
+    config = {'INFERENCE_PRECISION_HINT': precision}
     if threads:
         config['INFERENCE_NUM_THREADS'] = str(threads)
-    compiled = openvino.Core().compile_model(str(path), 'CPU', config)
+    compiled = core.compile_model(str(path), 'CPU', config)
     request = compiled.create_infer_request()
 
     def run(batch: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
@@ -206,11 +213,10 @@ def _after_preprocessing(path: Path, program: Callable) -> Callable[[np.ndarray,
     """A program of torch after the preprocessing that is not in it."""
     import torch
 
-    from .preprocessing import InputRule, Preprocessing
+    from .preprocessing import preprocessing_of
 
     meta = json.loads(meta_file(path).read_text(encoding='utf-8'))
-    rule = {key: meta['input'][key] for key in InputRule.__dataclass_fields__}
-    preprocessing = Preprocessing(InputRule(**rule))
+    preprocessing = preprocessing_of(meta)
 
     def run(batch: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
         with torch.no_grad():
@@ -220,7 +226,13 @@ def _after_preprocessing(path: Path, program: Callable) -> Callable[[np.ndarray,
     return run
 
 
-_ENGINES = {'onnxruntime': _onnxruntime, 'openvino': _openvino, 'torch': _torch, 'aotinductor': _aotinductor}
+_ENGINES: dict[str, Callable] = {
+    'onnxruntime': _onnxruntime,
+    'openvino': _openvino,
+    'openvino-bf16': partial(_openvino, precision='bf16'),
+    'torch': _torch,
+    'aotinductor': _aotinductor,
+}
 
 
 def list_images(path: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Is an exported file right? It is run beside PyTorch at sizes that were not traced, and compared number by number."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..datasets.scenes import draw_scene
 from .preprocessing import Preprocessing
-from .runtime import DeployedModel
 
 # Largest differences for detections above SCORE: boxes in pixels, scores, and masks' intersection over union; and of
 # logits, relative to the largest one.
@@ -33,9 +32,9 @@ def image_batches(given: Sequence[np.ndarray] = ()) -> Iterator[np.ndarray]:
     images = list(given) or [draw_scene(_SIDE, 1, 7, index).image[..., ::-1] for index in range(_DRAWN)]
     for index, change in enumerate((_odd, _portrait, _landscape, _more, _less)):
         image = images[index % len(images)]
-        yield _cut(image, *change(*image.shape[:2]))[np.newaxis]
+        yield cut(image, *change(*image.shape[:2]))[np.newaxis]
     height, width = np.min([image.shape[:2] for image in images], axis=0)
-    yield np.stack([_cut(images[0], height, width), _cut(images[-1][:, ::-1], height, width)])
+    yield np.stack([cut(images[0], height, width), cut(images[-1][:, ::-1], height, width)])
 
 
 def _odd(height: int, width: int) -> tuple[int, int]:
@@ -58,7 +57,7 @@ def _more(height: int, width: int) -> tuple[int, int]:
     return max((height - 1) // _STRIDE, 1) * _STRIDE + 1, max((width - 1) // _STRIDE, 1) * _STRIDE + 1
 
 
-def _cut(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def cut(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """The upper left part of an image, which is repeated by reflection where it is too small."""
     missing = [(0, max(height - image.shape[0], 0)), (0, max(width - image.shape[1], 0)), (0, 0)]
     return np.ascontiguousarray(np.pad(image, missing, mode='symmetric')[:height, :width])
@@ -84,6 +83,22 @@ def predict(model: nn.Module, preprocessing: Preprocessing, images: np.ndarray) 
     return model.predict(inputs, [_sample(model)(metainfo=dict(meta)) for _ in images])
 
 
+def results_of(sample: BaseDataElement) -> dict[str, np.ndarray]:
+    """What mmdet or mmseg says of one image, in the form of an exported file's results, with the axis N."""
+    if hasattr(sample, 'seg_logits'):
+        return dict(logits=_array(sample.seg_logits.data), labels=_array(sample.pred_sem_seg.data[0]))
+    found = sample.pred_instances
+    results = dict(boxes=found.bboxes, scores=found.scores, labels=found.labels)
+    if 'masks' in found:
+        results['masks'] = found.masks
+    return {name: _array(values) for name, values in results.items()}
+
+
+def _array(values: Tensor) -> np.ndarray:
+    """(1, ...) of (...); NumPy has no bfloat16."""
+    return (values.float() if values.is_floating_point() else values).numpy()[np.newaxis]
+
+
 def _sample(model: nn.Module) -> type[BaseDataElement]:
     """The class of data samples of mmdet or mmseg."""
     if hasattr(model, 'decode_head'):
@@ -96,9 +111,12 @@ def _sample(model: nn.Module) -> type[BaseDataElement]:
 
 
 def compare(
-    model: nn.Module, preprocessing: Preprocessing, deployed: DeployedModel, images: np.ndarray
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    deployed: Callable[[np.ndarray], dict[str, np.ndarray]],
+    images: np.ndarray,
 ) -> dict[str, float]:
-    """The largest differences between a file and its model on a batch of images.
+    """The largest differences between a file, or what gives such results, and its model on a batch of images.
 
     Returns:
         `detections` compared, those `missing` in either, and differences in `box` pixels and `score`, and the least

@@ -2,7 +2,6 @@
 
 import importlib
 import platform
-import re
 import subprocess
 from functools import cache
 from importlib import metadata
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..._processor import processor_name
 from ...compat import applied
 
 _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'timm', 'numpy')
@@ -41,13 +41,7 @@ def _versions() -> dict[str, str]:
 def _device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    cpus = Path('/proc/cpuinfo')
-    text = cpus.read_text() if cpus.is_file() else ''
-    known = dict(re.findall(r'^(model name|cpu family|model)\s*: (.+)$', text, re.MULTILINE))
-    if len(known) == 3:
-        # Virtual machines report one model name for several generations of processors.
-        return f'{known["model name"]}, family {known["cpu family"]}, model {known["model"]}'
-    return platform.processor() or platform.machine()
+    return processor_name()
 
 
 @cache

@@ -46,18 +46,21 @@ def find_config(name: str) -> Config:
 
 
 class WholeModel(nn.Module):
-    """The untrained model of a config with its test pipeline.
+    """The model of a config, untrained unless it is given, with its test pipeline.
 
     Args:
         cfg: Config, or the name of one, see :func:`find_config`.
         size: Height and width in pixels to which the pipeline resizes images, instead of the config's scale.
         fuse: Call `fuse()` of this package's backbones: BatchNorm is folded for inference.
+        model: The config's model with weights of its own; it keeps its score threshold.
 
     Raises:
         FileNotFoundError, ValueError: No such config or backbone.
     """
 
-    def __init__(self, cfg: Config | str, size: tuple[int, int], fuse: bool = False) -> None:
+    def __init__(
+        self, cfg: Config | str, size: tuple[int, int], fuse: bool = False, model: nn.Module | None = None
+    ) -> None:
         super().__init__()
         cfg = cfg if isinstance(cfg, Config) else find_config(cfg)
         if 'model' not in cfg or not cfg.get('test_dataloader'):
@@ -67,12 +70,12 @@ class WholeModel(nn.Module):
         self.segmentor = is_segmentor(cfg)
         scope = cfg.get('default_scope') or ('mmseg' if self.segmentor else 'mmdet')
         self.size = size
-        self.model = _untrained(cfg, scope, size)
+        self.model = _untrained(cfg, scope, size) if model is None else model
         with DefaultScope.overwrite_default_scope(scope):
             self.pipeline = Compose(_array_pipeline(cfg, size))
         if fuse and isinstance(self.model.backbone, PyramidBackbone):
             self.model.backbone.fuse()
-        if not self.segmentor:
+        if model is None and not self.segmentor:
             self._lower_score_threshold()
 
     def to(self, *args: Any, **kwargs: Any) -> 'WholeModel':
