@@ -16,9 +16,12 @@ from hybrid_backbones.engine.config import read_config
 from hybrid_backbones.export import engines
 from hybrid_backbones.export.engines import EngineRow, compare_engines, markdown, records
 from hybrid_backbones.export.exporting import is_exported
+from hybrid_backbones.export.input_rule import read_input_rule
+from hybrid_backbones.export.preprocessing import Preprocessing
 from hybrid_backbones.export.quantization import quantize
 from hybrid_backbones.export.runtime import DeployedModel
-from hybrid_backbones.export.timed_model import TimedModel
+from hybrid_backbones.export.timed_model import TimedModel, at_size
+from hybrid_backbones.layers.fast_linear import FastLinear
 
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -28,13 +31,14 @@ SIZE = 64, 96
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Configs of a small detector and a small segmentor, and images for calibration."""
+    """Configs of a segmentor that exports in seconds and of a small detector, and images for calibration."""
     folder = tmp_path_factory.mktemp('engines')
     cfg = read_config(ROOT / 'configs/upernet_conv2former_n_shapes.py')
-    cfg.model.backbone.update(arch=small_detectors.ARCH, layer_scale_init=1.0)
+    one_stage = dict(num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,))
+    cfg.model.backbone = dict(type='ResNet', depth=18, base_channels=8, stem_channels=8, **one_stage)
     cfg.model.auxiliary_head = None
     cfg.model.decode_head.pop('pool_scales')
-    cfg.model.decode_head.update(type='FCNHead', in_channels=32, in_index=3, channels=8)
+    cfg.model.decode_head.update(type='FCNHead', in_channels=8, in_index=0, channels=8)
     cfg.dump(folder / 'segmentor.py')
     cfg = read_config(ROOT / 'configs' / small_detectors.DETECTORS['mask_rcnn'])
     cfg.model = small_detectors.config('mask_rcnn')
@@ -73,9 +77,25 @@ def test_a_file_is_exported_once_and_again_for_other_weights(segmentor, folder):
     assert not is_exported(path, other.cfg, other.model)
 
 
-def test_the_model_takes_the_image_as_it_is(segmentor):
-    inputs, size, original = segmentor.preprocessing(torch.from_numpy(segmentor.image[np.newaxis]))
-    assert tuple(inputs.shape[2:]) == tuple(size.tolist()) == tuple(original.tolist()) == SIZE
+@pytest.mark.parametrize('keep_ratio', [False, True])
+@pytest.mark.parametrize('size', [(64, 96), (96, 64)])
+def test_the_model_takes_the_image_at_its_size(size, keep_ratio):
+    cfg = read_config(ROOT / 'configs' / small_detectors.DETECTORS['mask_rcnn'])
+    cfg.test_dataloader.dataset.pipeline[1] = dict(type='Resize', scale=(1333, 800), keep_ratio=keep_ratio)
+    rule = read_input_rule(at_size(cfg, size))
+    inputs, resized, _ = Preprocessing(rule)(torch.zeros(1, *size, 3, dtype=torch.uint8))
+    assert tuple(inputs.shape[2:]) == tuple(resized.tolist()) == size
+    assert read_input_rule(cfg).scale == (1333, 800)
+
+
+def test_eager_is_fused_with_fast_linear_layers_and_the_truth_is_not(folder):
+    timed_model = TimedModel(str(folder / 'detector.py'), None, SIZE)
+    (eager,) = compare_engines(timed_model, folder, threads=1, engines=['eager'], rounds=1)
+    assert eager.agreement['detections'] > 10 and eager.agreement['missing'] == 0 and eager.agreement['box'] < 0.01
+    classes = [{type(module) for module in model.modules()} for model in (timed_model.model, timed_model.fused)]
+    assert FastLinear not in classes[0] and FastLinear in classes[1]
+    names = [set(model.backbone.state_dict()) for model in (timed_model.model, timed_model.fused.model)]
+    assert names[0] != names[1]
 
 
 def test_an_engine_that_differs_is_seen_and_one_that_fails_is_a_row(segmentor, folder, monkeypatch):
