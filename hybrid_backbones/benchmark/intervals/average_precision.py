@@ -30,6 +30,8 @@ METRICS: dict[str, tuple[str, float | None]] = {
     'APm': ('medium', None),
     'APl': ('large', None),
 }
+# By image and category, of those that count for AP.
+_DETECTIONS = 100
 # Points of curves that are computed at once: the arrays stay in a processor's cache.
 _BATCH = 2**18
 
@@ -92,13 +94,15 @@ class AveragePrecision:
         return self.objects.shape[1]
 
     @classmethod
-    def from_coco(cls, evaluation: COCOeval, *, metric: str = 'AP', max_detections: int = 100) -> 'AveragePrecision':
+    def from_coco(cls, evaluation: COCOeval, *, metric: str = 'AP') -> 'AveragePrecision':
         """From the matches of pycocotools.
+
+        As in its summary, at most 100 detections by image and category count for `AP`, and the largest of its
+        `maxDets` (100 too, in MMDetection 1000) for the other metrics.
 
         Args:
             evaluation: After `evaluate()`; boxes or masks.
             metric: A key of `METRICS`.
-            max_detections: The most detections that count by image and category.
 
         Raises:
             ValueError: Unknown metric, or `evaluate()` was not called.
@@ -109,10 +113,11 @@ class AveragePrecision:
             raise ValueError('the evaluation has no matches yet: call its evaluate() first')
         area, iou = METRICS[metric]
         params = evaluation.params
+        most = _DETECTIONS if metric == 'AP' else params.maxDets[-1]
         chosen = np.full(len(params.iouThrs), True) if iou is None else np.isclose(params.iouThrs, iou)
         shape = (len(params.catIds), len(params.areaRng), len(params.imgIds))
         found = _of_area(evaluation.evalImgs, shape, params.areaRngLbl.index(area))
-        objects, detections = _collect(found, shape[::2], chosen, max_detections)
+        objects, detections = _collect(found, shape[::2], chosen, most)
         return cls(tuple(params.imgIds), objects, detections, params.recThrs)
 
     def scores(self, counts: np.ndarray) -> np.ndarray:
@@ -145,6 +150,7 @@ class AveragePrecision:
         threshold, position = np.nonzero(detections.matched & ~detections.ignored)
         curve = np.concatenate([detections.category[position] * self.thresholds + threshold, np.arange(curves)])
         position = np.concatenate([position, np.full(curves, number)])
+        # The last points are those of an additional image that is never drawn.
         image = np.concatenate([detections.image[position[:-curves]], np.full(curves, len(self.images))])
         order = np.argsort(curve, kind='stable')
         self._curve, self._position, self._image = curve[order], position[order], image[order]

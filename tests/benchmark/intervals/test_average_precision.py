@@ -1,6 +1,5 @@
 import contextlib
 import io
-from collections import Counter
 
 import coco_files
 import numpy as np
@@ -13,9 +12,10 @@ from hybrid_backbones.benchmark.intervals import METRICS, AveragePrecision, Dete
 SUMMARY = dict(AP=0, AP50=1, AP75=2, APs=3, APm=4, APl=5)
 
 
-def evaluated(truth: dict, results: list[dict], kind: str) -> COCOeval:
-    """pycocotools' evaluation with its summary in `stats`."""
+def evaluated(truth: dict, results: list[dict], kind: str, limits: tuple[int, int, int] = (1, 10, 100)) -> COCOeval:
+    """pycocotools' evaluation, with at most as many detections as `limits` has; its summary is in `stats`."""
     evaluation = COCOeval(*coco_files.load(truth, results), kind)
+    evaluation.params.maxDets = list(limits)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
@@ -72,13 +72,15 @@ def test_the_batches_of_redraws_change_nothing(monkeypatch):
     np.testing.assert_array_equal(together, scored.scores(counts))
 
 
-def test_at_most_the_given_number_of_detections_counts():
-    truth, results = coco_files.draw(5, images=3, categories=1, objects=20)
-    assert min(Counter(result['image_id'] for result in results).values()) > 10
-    evaluation = evaluated(truth, results, 'bbox')
-    scored = AveragePrecision.from_coco(evaluation, max_detections=10)
-    precision = evaluation.eval['precision'][..., 0, 1]
-    assert abs(scored.scores(np.ones((1, 3), int))[0] - precision.mean()) < 1e-12
+def test_at_most_as_many_detections_count_as_in_pycocotools():
+    truth, results = coco_files.draw(5, images=3, categories=1, objects=120)
+    # As MMDetection sets it: AP counts 100 detections, the other metrics 1000.
+    evaluation = evaluated(truth, results, 'bbox', limits=(100, 300, 1000))
+    precision = evaluation.eval['precision'][..., 0, 0, :]
+    assert (precision[..., 0] != precision[..., 2]).any()
+    for metric, place in SUMMARY.items():
+        value = AveragePrecision.from_coco(evaluation, metric=metric).scores(np.ones((1, 3), int))[0]
+        assert abs(value - evaluation.stats[place]) < 1e-12, metric
 
 
 def test_a_detector_that_finds_nothing_has_no_precision():
