@@ -15,6 +15,7 @@ several times, would put equal scores of one category in one image in another or
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
@@ -95,7 +96,7 @@ class AveragePrecision:
 
     @classmethod
     def from_coco(cls, evaluation: COCOeval, *, metric: str = 'AP') -> 'AveragePrecision':
-        """From the matches of pycocotools.
+        """From the matches of pycocotools, or of hotcoco, whose `evalImgs` have the same keys.
 
         As in its summary, at most 100 detections by image and category count for `AP`, and the largest of its
         `maxDets` (100 too, in MMDetection 1000) for the other metrics.
@@ -115,9 +116,8 @@ class AveragePrecision:
         params = evaluation.params
         most = _DETECTIONS if metric == 'AP' else params.maxDets[-1]
         chosen = np.full(len(params.iouThrs), True) if iou is None else np.isclose(params.iouThrs, iou)
-        shape = (len(params.catIds), len(params.areaRng), len(params.imgIds))
-        found = _of_area(evaluation.evalImgs, shape, params.areaRngLbl.index(area))
-        objects, detections = _collect(found, shape[::2], chosen, most)
+        found = _of_area(evaluation, params.areaRng[params.areaRngLbl.index(area)])
+        objects, detections = _collect(found, (len(params.imgIds), len(params.catIds)), chosen, most)
         return cls(tuple(params.imgIds), objects, detections, params.recThrs)
 
     def scores(self, counts: np.ndarray) -> np.ndarray:
@@ -222,19 +222,20 @@ def _counted_before(drawn: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _of_area(matches: list[dict | None], shape: tuple[int, int, int], area: int) -> list[tuple[int, int, dict]]:
-    """Category, image and matches in one range of areas; `shape`: categories, areas and images of `matches`."""
-    categories, areas, images = shape
-    starts = [(category, (category * areas + area) * images) for category in range(categories)]
-    parts = ((category, image, matches[start + image]) for category, start in starts for image in range(images))
-    return [(category, image, part) for category, image, part in parts if part is not None]
+def _of_area(evaluation: COCOeval, area: list[float]) -> list[tuple[int, int, dict]]:
+    """Category, image and matches in one range of areas, in the order of categories and images."""
+    categories = {key: index for index, key in enumerate(evaluation.params.catIds)}
+    images = {key: index for index, key in enumerate(evaluation.params.imgIds)}
+    parts = (part for part in evaluation.evalImgs if part is not None and [*part['aRng']] == [*area])
+    found = [(categories[part['category_id']], images[part['image_id']], part) for part in parts]
+    return sorted(found, key=itemgetter(0, 1))
 
 
 def _collect(
     found: list[tuple[int, int, dict]], shape: tuple[int, int], chosen: np.ndarray, most: int
 ) -> tuple[np.ndarray, Detections]:
-    """Objects that are not ignored, `(I, C)`, and detections of pycocotools' matches at the chosen thresholds."""
-    objects = np.zeros(shape[::-1])
+    """Objects that are not ignored, of the shape `(I, C)`, and detections with matches at the chosen thresholds."""
+    objects = np.zeros(shape)
     for category, image, part in found:
         objects[image, category] = np.count_nonzero(np.asarray(part['gtIgnore']) == 0)
     numbers = [len(part['dtScores'][:most]) for _, _, part in found]
