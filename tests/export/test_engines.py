@@ -19,7 +19,7 @@ from hybrid_backbones.export.exporting import is_exported
 from hybrid_backbones.export.input_rule import read_input_rule
 from hybrid_backbones.export.preprocessing import Preprocessing
 from hybrid_backbones.export.quantization import quantize
-from hybrid_backbones.export.runtime import DeployedModel
+from hybrid_backbones.export.runtime import DeployedModel, read_image
 from hybrid_backbones.export.timed_model import TimedModel, at_size
 from hybrid_backbones.layers.fast_linear import FastLinear
 
@@ -96,6 +96,18 @@ def test_eager_is_fused_with_fast_linear_layers_and_the_truth_is_not(folder):
     assert FastLinear not in classes[0] and FastLinear in classes[1]
     names = [set(model.backbone.state_dict()) for model in (timed_model.model, timed_model.fused.model)]
     assert names[0] != names[1]
+
+
+def test_weights_and_image_are_those_that_are_given(segmentor, folder):
+    torch.save(dict(state_dict={k: v + 0.01 for k, v in segmentor.model.state_dict().items()}), folder / 'weights.pth')
+    given = TimedModel(segmentor.name, folder / 'weights.pth', SIZE, folder / 'images/1.png')
+    first = next(given.model.parameters())
+    torch.testing.assert_close(first, next(segmentor.model.parameters()) + 0.01)
+    assert np.array_equal(given.image, read_image(folder / 'images/1.png'))
+    scene = TimedModel(segmentor.name, folder / 'weights.pth', SIZE).image
+    assert scene.shape == (*SIZE, 3) and not np.array_equal(scene, segmentor.image)
+    (eager,) = compare_engines(given, folder, threads=1, engines=['eager'], rounds=1)
+    assert eager.agreement['logits'] < 1e-4 and eager.seconds
 
 
 def test_an_engine_that_differs_is_seen_and_one_that_fails_is_a_row(segmentor, folder, monkeypatch):
