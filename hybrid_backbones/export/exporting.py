@@ -1,5 +1,6 @@
 """A trained config as a file, image in and results out, that is compared with PyTorch before it is left."""
 
+import copy
 import hashlib
 import json
 import platform
@@ -22,6 +23,7 @@ from torch.export import Dim, ExportedProgram
 from .. import __version__
 from .._files import write_whole
 from .._tasks import is_segmentor
+from ..backbones.pyramid import PyramidBackbone
 from ..datasets.roots import walk
 from ..engine.trained_model import load_trained
 from .evaluation import TestSplit, apart
@@ -125,10 +127,10 @@ def written_model(
     if out.suffix != suffix:
         raise ValueError(f'{out}: a file of the format {file_format} ends in {suffix}')
     rule = read_input_rule(cfg)
-    whole = _whole(model, paste_masks)
-    programs = _programs(Preprocessing(rule).eval(), whole, image_dtype)
+    whole = _whole(_fused(model), paste_masks)
     meta = _describe(cfg, weights, model, _classes(cfg, classes), rule, image_dtype, whole.outputs)
     meta['engine'], meta['precision'] = engine, 'float16' if fp16 else 'float32'
+    programs = _programs(Preprocessing(rule).eval(), whole, image_dtype)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp('.partial', f'.{out.name}.', out.parent))
     try:
@@ -156,6 +158,14 @@ def is_exported(path: Path, cfg: Config, model: nn.Module) -> bool:
 
 def _write_meta(path: Path, meta: dict[str, Any]) -> None:
     write_whole(meta_file(path), json.dumps(meta, indent=2))
+
+
+def _fused(model: nn.Module) -> nn.Module:
+    """A copy of the model with a backbone of ours in its form for inference."""
+    model = copy.deepcopy(model)
+    if isinstance(model.backbone, PyramidBackbone):
+        model.backbone.fuse()
+    return model
 
 
 def _whole(model: nn.Module, paste_masks: bool) -> nn.Module:
