@@ -188,10 +188,11 @@ def _largest(difference: Tensor) -> float:
 
 
 def _least_overlap(truth: Tensor, masks: Tensor) -> float:
+    """The least intersection over union; 1 for masks that differ in a pixel, on which rounding may decide."""
     if not len(truth):
         return 1.0
     both, either = (truth & masks).flatten(1).sum(1), (truth | masks).flatten(1).sum(1)
-    return float(torch.where(either > 0, both / either.clamp(min=1), 1.0).min())
+    return float(torch.where(either - both > 1, both / either.clamp(min=1), 1.0).min())
 
 
 def failures(found: dict[str, float], precision: str) -> list[str]:

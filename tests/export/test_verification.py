@@ -78,6 +78,13 @@ def test_differences_are_found(name, change, said):
     assert any(said in failure for failure in failures), failures
 
 
+def test_a_pixel_at_the_threshold_is_left_open():
+    found = changed(masks=lambda masks: masks[0].__setitem__((3, 2), False))
+    assert found['mask_iou'] == 1.0
+    found = changed(masks=lambda masks: masks[0].__setitem__((3, slice(2, 4)), False))
+    assert found['mask_iou'] == pytest.approx(0.98)
+
+
 def test_what_is_below_the_score_does_not_count():
     found = changed(boxes=lambda boxes: boxes.__setitem__(2, 0))
     assert not verification.failures(found, 'float32')
