@@ -3,6 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +114,6 @@ def resize_positions(
     return torch.cat([prefix, places.permute(0, 2, 3, 1).flatten(1, 2)], 1)
 
 
-@torch.library.register_fake('aten::_upsample_bicubic2d_aa_backward')
 def _shape_of_bicubic_gradient(
     grad: Tensor,
     size: Sequence[int],
@@ -127,6 +127,11 @@ def _shape_of_bicubic_gradient(
     Its own kernel takes no symbols for `input_size`, unlike those of bilinear and of plain bicubic resizing.
     """
     return grad.new_empty(input_size)
+
+
+# Older releases, such as 2.7, have the kernel registered where 2.14 has none, and refuse a second one.
+with suppress(RuntimeError):
+    torch.library.register_fake('aten::_upsample_bicubic2d_aa_backward', _shape_of_bicubic_gradient)
 
 
 class RelativeTable(nn.Module):
