@@ -129,7 +129,7 @@ def _shape_of_bicubic_gradient(
     return grad.new_empty(input_size)
 
 
-# Older releases, such as 2.7, have the kernel registered where 2.14 has none, and refuse a second one.
+# PyTorch 2.7 refuses another than its own: there, such a table trains compiled for one size only.
 with suppress(RuntimeError):
     torch.library.register_fake('aten::_upsample_bicubic2d_aa_backward', _shape_of_bicubic_gradient)
 
