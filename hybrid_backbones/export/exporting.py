@@ -83,9 +83,11 @@ def export_model(
     Raises:
         CheckpointError: The checkpoint is of another model.
         ExportError: The model does not export, or the file differs from PyTorch; nothing is left of it.
-        FileNotFoundError: No such checkpoint.
+        FileNotFoundError: No such checkpoint, or no images.
         ValueError: A part of the config is not exported, or `out` does not fit the format.
     """
+    if images:
+        list_images(Path(images))  # before the minutes that exporting takes
     model, classes = load_trained(cfg, checkpoint)
     with written_model(
         cfg, model, out, Path(checkpoint).name, classes, file_format, image_dtype, paste_masks, fp16, opset
