@@ -27,7 +27,7 @@ from ..backbones.pyramid import PyramidBackbone
 from ..datasets.roots import walk
 from ..engine.trained_model import load_trained
 from .evaluation import TestSplit, apart
-from .formats import FORMATS
+from .formats import FORMATS, Programs
 from .input_rule import read_input_rule
 from .preprocessing import InputRule, Preprocessing, preprocessing_of
 from .programs import ExportError, export_program
@@ -125,19 +125,22 @@ def written_model(
         ExportError, ValueError: As :func:`export_model`.
     """
     out = Path(out)
-    write, suffix, engine = FORMATS[file_format]
-    if out.suffix != suffix:
-        raise ValueError(f'{out}: a file of the format {file_format} ends in {suffix}')
+    chosen = FORMATS[file_format]
+    if out.suffix != chosen.suffix:
+        raise ValueError(f'{out}: a file of the format {file_format} ends in {chosen.suffix}')
+    if not chosen.by_onnx and (opset is not None or fp16):
+        raise ValueError(f'opset={opset}, fp16={fp16}: for the formats onnx and openvino, not for {file_format}')
+    options = dict(opset=opset, fp16=fp16) if chosen.by_onnx else {}
     rule = read_input_rule(cfg)
     whole = _whole(_fused(model), paste_masks)
     meta = _describe(cfg, weights, model, _classes(cfg, classes), rule, image_dtype, whole.outputs)
-    meta['engine'], meta['precision'] = engine, 'float16' if fp16 else 'float32'
+    meta['engine'], meta['precision'] = chosen.engine, 'float16' if fp16 else 'float32'
     programs = _programs(Preprocessing(rule).eval(), whole, image_dtype)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp('.partial', f'.{out.name}.', out.parent))
     try:
         texts = {'hybrid_backbones': json.dumps(meta), 'classes': json.dumps(meta['classes'])}
-        files = write(*programs, folder / out.name, whole.outputs, texts, opset, fp16)
+        files = chosen.write(Programs(*programs, whole.outputs, texts), folder / out.name, **options)
         meta['sha256'] = {file.name: file_hash(file) for file in files}
         _write_meta(folder / out.name, meta)
         yield folder / out.name, meta

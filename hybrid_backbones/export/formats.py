@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,20 +17,27 @@ BETWEEN = ('network_input', 'size', 'original')
 _LARGE = 1024
 
 
-def write_onnx(
-    preprocessing: ExportedProgram,
-    rest: ExportedProgram,
-    path: Path,
-    outputs: tuple[str, ...],
-    metadata: Mapping[str, str],
-    opset: int | None = None,
-    fp16: bool = False,
-) -> list[Path]:
+@dataclass(frozen=True)
+class Programs:
+    """A model to be written.
+
+    Attributes:
+        preprocessing: From the image to `BETWEEN`.
+        rest: From there to the results.
+        outputs: Names of the results.
+        metadata: Texts to keep in the file.
+    """
+
+    preprocessing: ExportedProgram
+    rest: ExportedProgram
+    outputs: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+
+def write_onnx(model: Programs, path: Path, opset: int | None = None, fp16: bool = False) -> list[Path]:
     """Write `path` for onnxruntime, from image to results.
 
     Args:
-        outputs: Names of the results.
-        metadata: Texts to keep in the file.
         opset: Version of ONNX's operators; None for the exporter's choice.
         fp16: Keep weights in float16, in half the space; they are converted to float32 when the file is loaded.
 
@@ -44,11 +52,11 @@ def write_onnx(
     from onnx import compose
 
     parts = path.with_name('preprocessing.onnx'), path.with_name('rest.onnx')
-    to_onnx(preprocessing, parts[0], ['image'], BETWEEN, opset)
-    to_onnx(rest, parts[1], BETWEEN, outputs, opset)
+    to_onnx(model.preprocessing, parts[0], ['image'], BETWEEN, opset)
+    to_onnx(model.rest, parts[1], BETWEEN, model.outputs, opset)
     first, second = (onnx.load(part) for part in parts)
     merged = compose.merge_models(first, second, io_map=[(n, n) for n in BETWEEN], prefix1='image/', prefix2='model/')
-    _rename(merged.graph, {'image/image': 'image'} | {f'model/{name}': name for name in outputs})
+    _rename(merged.graph, {'image/image': 'image'} | {f'model/{name}': name for name in model.outputs})
     # Both name unknown lengths u0, u1 and so on: engines would take those of one for those of the other.
     del merged.graph.value_info[:]
     # Merging repeats the domain that both have, which some readers refuse.
@@ -57,7 +65,7 @@ def write_onnx(
     merged.opset_import.extend(onnx.helper.make_opsetid(*pair) for pair in opsets.items())
     if fp16:
         _halve_weights(merged.graph)
-    onnx.helper.set_model_props(merged, dict(metadata))
+    onnx.helper.set_model_props(merged, dict(model.metadata))
     onnx.save(merged, path)
     for part in parts:
         part.unlink()
@@ -93,67 +101,55 @@ def _halve_weights(graph) -> None:
     graph.node.extend(nodes)
 
 
-def write_openvino(
-    preprocessing: ExportedProgram,
-    rest: ExportedProgram,
-    path: Path,
-    outputs: tuple[str, ...],
-    metadata: Mapping[str, str],
-    opset: int | None = None,
-    fp16: bool = False,
-) -> list[Path]:
+def write_openvino(model: Programs, path: Path, opset: int | None = None, fp16: bool = False) -> list[Path]:
     """Write `path`, an `.xml`, and the `.bin` beside it for OpenVINO; as :func:`write_onnx`, by which it goes."""
     require('export', 'openvino')
     import openvino
 
-    (source,) = write_onnx(preprocessing, rest, path.with_suffix('.onnx'), outputs, metadata, opset)
-    model = openvino.convert_model(str(source))
-    for name, text in metadata.items():
-        model.set_rt_info(text, name)
-    openvino.save_model(model, str(path), compress_to_fp16=fp16)
+    (source,) = write_onnx(model, path.with_suffix('.onnx'), opset)
+    converted = openvino.convert_model(str(source))
+    for name, text in model.metadata.items():
+        converted.set_rt_info(text, name)
+    openvino.save_model(converted, str(path), compress_to_fp16=fp16)
     source.unlink()
     return [path, path.with_suffix('.bin')]
 
 
-def write_torch(
-    preprocessing: ExportedProgram,
-    rest: ExportedProgram,
-    path: Path,
-    outputs: tuple[str, ...],
-    metadata: Mapping[str, str],
-    opset: int | None = None,
-    fp16: bool = False,
-) -> list[Path]:
+def write_torch(model: Programs, path: Path) -> list[Path]:
     """Write `path` for `torch.export.load`: the program after preprocessing, which the runtime does by torch."""
-    if opset is not None or fp16:
-        raise ExportError('opset and fp16 are for the formats onnx and openvino')
-    torch.export.save(rest, path, extra_files=dict(metadata))
+    torch.export.save(model.rest, path, extra_files=dict(model.metadata))
     return [path]
 
 
-def write_aotinductor(
-    preprocessing: ExportedProgram,
-    rest: ExportedProgram,
-    path: Path,
-    outputs: tuple[str, ...],
-    metadata: Mapping[str, str],
-    opset: int | None = None,
-    fp16: bool = False,
-) -> list[Path]:
+def write_aotinductor(model: Programs, path: Path) -> list[Path]:
     """Write `path`, compiled for this machine's processor, for `torch._inductor.aoti_load_package`."""
-    if opset is not None or fp16:
-        raise ExportError('opset and fp16 are for the formats onnx and openvino')
     try:
-        torch._inductor.aoti_compile_and_package(copy.deepcopy(rest), package_path=str(path))
+        torch._inductor.aoti_compile_and_package(copy.deepcopy(model.rest), package_path=str(path))
     except Exception as error:
         raise ExportError(f'AOTInductor of torch {torch.__version__}: {type(error).__name__}: {error}') from error
     return [path]
 
 
-# By name: what writes the files, the suffix of the file that is opened, and the engine of the runtime.
-FORMATS: dict[str, tuple[Callable[..., list[Path]], str, str]] = {
-    'onnx': (write_onnx, '.onnx', 'onnxruntime'),
-    'openvino': (write_openvino, '.xml', 'openvino'),
-    'torch': (write_torch, '.pt2', 'torch'),
-    'aotinductor': (write_aotinductor, '.pt2', 'aotinductor'),
+@dataclass(frozen=True)
+class Format:
+    """One kind of file.
+
+    Attributes:
+        write: What writes it.
+        suffix: Of the file that is opened.
+        engine: Of the runtime, by name.
+        by_onnx: Whether it is made by way of ONNX: `write` then takes `opset` and `fp16`.
+    """
+
+    write: Callable[..., list[Path]]
+    suffix: str
+    engine: str
+    by_onnx: bool
+
+
+FORMATS = {
+    'onnx': Format(write_onnx, '.onnx', 'onnxruntime', by_onnx=True),
+    'openvino': Format(write_openvino, '.xml', 'openvino', by_onnx=True),
+    'torch': Format(write_torch, '.pt2', 'torch', by_onnx=False),
+    'aotinductor': Format(write_aotinductor, '.pt2', 'aotinductor', by_onnx=False),
 }

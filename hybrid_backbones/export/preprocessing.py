@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.sizes import to_multiple
 from .sizes import length_of
 
 # OpenCV interpolates between two pixels of 8 bits in steps of 1/2048.
@@ -72,7 +73,7 @@ class Preprocessing(nn.Module):
         divisor = self.rule.divisor
         if divisor > 1:
             height, width = image.shape[2:]
-            right, bottom = (divisor - width % divisor) % divisor, (divisor - height % divisor) % divisor
+            right, bottom = to_multiple(width, divisor), to_multiple(height, divisor)
             image = F.pad(image, (0, right, 0, bottom), value=self.rule.pad_value)
         return image, size, original
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,14 +88,14 @@ def test_metadata_are_in_the_file_too(exported):
 
 def test_a_file_that_differs_is_not_left(exported, tmp_path, monkeypatch):
     _, _, cfg, checkpoint = exported
-    write, *rest = FORMATS['torch']
+    plain = FORMATS['torch']
 
-    def wrong(preprocessing, program, *args):
-        weight = next(name for name in program.state_dict if name.endswith('conv_seg.weight'))
-        program.state_dict[weight].data *= 1.001
-        return write(preprocessing, program, *args)
+    def wrong(model, path):
+        weight = next(name for name in model.rest.state_dict if name.endswith('conv_seg.weight'))
+        model.rest.state_dict[weight].data *= 1.001
+        return plain.write(model, path)
 
-    monkeypatch.setitem(FORMATS, 'torch', (wrong, *rest))
+    monkeypatch.setitem(FORMATS, 'torch', replace(plain, write=wrong))
     with pytest.raises(ExportError, match=r'the file differs from PyTorch on images of \(1, 159, 159, 3\): logits'):
         exporting.export_model(cfg, checkpoint, tmp_path / 'model.pt2', 'torch')
     assert not list(tmp_path.iterdir())
@@ -138,6 +139,11 @@ def test_a_suffix_of_another_format(exported, tmp_path):
         exporting.export_model(small_segmentor(), exported[3], tmp_path / 'model.xml')
 
 
+def test_options_of_another_format(exported, tmp_path):
+    with pytest.raises(ValueError, match='fp16=True: for the formats onnx and openvino, not for torch'):
+        exporting.export_model(small_segmentor(), exported[3], tmp_path / 'model.pt2', 'torch', fp16=True)
+
+
 @pytest.mark.slow
 def test_a_picture_where_nothing_but_onnxruntime_is_installed(exported, tmp_path):
     path, *_ = exported
@@ -160,7 +166,7 @@ def test_a_picture_where_nothing_but_onnxruntime_is_installed(exported, tmp_path
 def test_heads_and_formats(head, file_format, tmp_path):
     cfg = small_segmentor(head)
     checkpoint = checkpoint_of(cfg, tmp_path)
-    path = tmp_path / f'model{FORMATS[file_format][1]}'
+    path = tmp_path / f'model{FORMATS[file_format].suffix}'
     meta = exporting.export_model(cfg, checkpoint, path, file_format)
     assert meta['verification']['worst']['logits'] < 1e-4
 
@@ -169,7 +175,7 @@ def test_heads_and_formats(head, file_format, tmp_path):
 @pytest.mark.parametrize('file_format, weights', [('onnx', 'model.onnx'), ('openvino', 'model.bin')])
 def test_weights_in_float16_take_less(file_format, weights, tmp_path):
     cfg = read_config(CONFIGS / 'upernet_conv2former_n_shapes.py')
-    checkpoint, path = checkpoint_of(cfg, tmp_path), tmp_path / f'model{FORMATS[file_format][1]}'
+    checkpoint, path = checkpoint_of(cfg, tmp_path), tmp_path / f'model{FORMATS[file_format].suffix}'
     sizes = []
     for fp16 in (False, True):
         meta = exporting.export_model(cfg, checkpoint, path, file_format, fp16=fp16)
