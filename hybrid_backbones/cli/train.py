@@ -25,8 +25,8 @@ def parse_args() -> argparse.Namespace:
         '--amp',
         nargs='?',
         const='auto',
-        choices=['fp16', 'bf16'],
-        help='mixed precision; without a value fp16 on a GPU and bf16 on a CPU',
+        choices=['auto', 'fp16', 'bf16'],
+        help='mixed precision; auto, or no value: what is fastest here, fp32 among them, by a measurement',
     )
     parser.add_argument(
         '--compile',

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .._timing import timed
 from ..layers.packed import is_available, pack, packed_linear
 from ..layers.packed_attention import prefers_packed_attention
 from ..layers.product_choice import prefers_packed
 from ..layers.trained_linear import preferred_passes
-from ..profiling.speed.machine import available_processors, timed
+from ..profiling.speed.machine import available_processors
 
 # Rows, inputs and outputs: MLPs of a plain backbone at 800x1344, of a pyramid's first stage, and a large product.
 SHAPES = (4200, 384, 1536), (4200, 1536, 384), (16800, 144, 576), (4096, 4096, 4096)

@@ -14,7 +14,8 @@ from .checkpoint import latest_checkpoint
 from .packaged_configs import PREFIX, locate, name_of, packaged_file
 from .safeguards import add_safeguards, complete_safeguards, type_name
 
-_DTYPES = {'auto': None, 'fp16': 'float16', 'bf16': 'bfloat16'}
+# By the names of `--amp`.
+DTYPES = {'bf16': 'bfloat16', 'fp16': 'float16'}
 # Where launchers say how many processes there are.
 _WORLD_SIZES = {'none': '', 'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
 
@@ -120,21 +121,28 @@ def load_config(
 
 
 def use_amp(cfg: Config, precision: str) -> None:
-    """Train in mixed precision.
+    """Train in mixed precision, or not.
 
     Args:
         cfg: The config to change.
-        precision: 'fp16', with loss scaling, 'bf16', which needs none, or 'auto': fp16 on a GPU, bf16 on a CPU.
+        precision: 'fp16', with loss scaling, 'bf16', which needs none, or 'fp32', whatever the config says.
+
+    Raises:
+        ValueError: Another precision; or the optimizer wrapper is neither MMEngine's plain one nor its one for that.
     """
-    if precision not in _DTYPES:
-        raise ValueError(f'--amp {precision}: expected one of {", ".join(_DTYPES)}')
+    if precision not in (*DTYPES, 'fp32'):
+        raise ValueError(f'--amp {precision}: expected one of auto, {", ".join(DTYPES)}')
     kind = type_name(cfg.optim_wrapper) or 'OptimWrapper'
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, this config has {kind}')
+    if precision == 'fp32':
+        cfg.optim_wrapper.type = 'OptimWrapper'
+        for option in ('dtype', 'loss_scale'):
+            cfg.optim_wrapper.pop(option, None)
+        return
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.dtype = DTYPES[precision]
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if precision != 'auto':
-        cfg.optim_wrapper.dtype = _DTYPES[precision]
     if precision == 'bf16':  # it has the exponents of fp32; a scaler would only skip steps at the beginning
         cfg.optim_wrapper.loss_scale = dict(enabled=False)
 

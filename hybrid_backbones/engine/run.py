@@ -23,6 +23,7 @@ from .config import check_work_dir, load_config, use_amp, use_auto_scale_lr, use
 from .cuda import lacks_bf16_attention, prepare_cuda
 from .memory import keep_freed_memory
 from .model_checks import check_channels
+from .precision import choose_precision, precision_of_run
 from .published_models import local_model
 from .starting_weights import framed, prepare_weights
 from .trained_model import locate_model
@@ -73,7 +74,7 @@ def train(
     prepare_cuda(fp32, cudnn_attention)
     cfg = load_config(config, work_dir, data_root, options, launcher, change)
     check_work_dir(cfg.work_dir)
-    if amp:
+    if amp and amp != 'auto':
         use_amp(cfg, amp)
     if amp == 'bf16' and torch.cuda.is_available() and (warning := lacks_bf16_attention()):
         print_log(warning, level=logging.WARNING)
@@ -85,6 +86,9 @@ def train(
         print_log(use_resume(cfg, resume))
         if cfg.resume:
             _add_hook(cfg, dict(type='StrictCheckpointHook'))
+        if cfg.resume and amp == 'auto':
+            amp = precision_of_run(cfg.load_from)
+            use_amp(cfg, amp)
     if cfg.get('load_from'):
         cfg.load_from = local_model(cfg.load_from)
         if not cfg.get('resume'):
@@ -93,6 +97,8 @@ def train(
     report = check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',), allow)
     runner = _build(cfg, fast_linear)
     _log_findings(runner, report)
+    if amp == 'auto':
+        choose_precision(runner)
     if compiler:
         runner.logger.info(f'torch.compile ({compiler}) of {" and ".join(compile_parts(runner.model, compiler))}')
     runner.train()

@@ -15,8 +15,8 @@ import numpy as np
 
 from .._extras import require
 from .._processor import processor_name
+from .._timing import timed
 from ..compat.amp import bf16_instructions
-from ..profiling.speed.machine import timed
 from .evaluation import TestSplit
 from .exporting import versions
 from .programs import ExportError

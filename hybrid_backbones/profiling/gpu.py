@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .._timing import timed
 from ..backbones.factory import create_backbone
 from ..engine.cuda import lacks_bf16_attention
 from ..registry import VARIANTS
 from .speed import Settings, profile
-from .speed.machine import timed
 
 KERNELS = (3, 7, 11, 13, 31, (51, 5))
 LAYOUTS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}

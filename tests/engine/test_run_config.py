@@ -172,18 +172,18 @@ def test_cpu_runs_report_more_often(monkeypatch):
 
 def test_amp():
     cfg = load_config(DET)
-    use_amp(cfg, 'auto')
-    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
-    assert 'dtype' not in cfg.optim_wrapper
     use_amp(cfg, 'fp16')
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert (cfg.optim_wrapper.dtype, cfg.optim_wrapper.loss_scale) == ('float16', 'dynamic')
     use_amp(cfg, 'bf16')
     assert (cfg.optim_wrapper.dtype, cfg.optim_wrapper.loss_scale) == ('bfloat16', dict(enabled=False))
-    with pytest.raises(ValueError, match='--amp int8: expected one of auto, fp16, bf16'):
+    use_amp(cfg, 'fp32')
+    assert cfg.optim_wrapper.type == 'OptimWrapper' and not cfg.optim_wrapper.keys() & {'dtype', 'loss_scale'}
+    with pytest.raises(ValueError, match='--amp int8: expected one of auto, bf16, fp16'):
         use_amp(cfg, 'int8')
     cfg.optim_wrapper.type = 'DeepSpeedOptimWrapper'
     with pytest.raises(ValueError, match='this config has DeepSpeedOptimWrapper'):
-        use_amp(cfg, 'auto')
+        use_amp(cfg, 'bf16')
 
 
 def test_total_batch(monkeypatch):

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from ..._timing import timed
 from ...engine.config import load_config
 from ...profiling.speed.comparison import WARM_UP
-from ...profiling.speed.machine import timed
 from ...profiling.speed.records import Settings, Speed
 
 # Packages by engine.

@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..._timing import timed
 from ...engine.compiling import check_compiler, compile_parts
 from ..cost import UnknownOperatorError, backbone_cost, count_cost
 from ..subjects import create_network
-from .machine import MatrixProduct, out_of_memory, peak_memory, timed, within_available_memory
+from .machine import MatrixProduct, out_of_memory, peak_memory, within_available_memory
 from .records import DEFAULTS, DTYPES, MEMORY_FORMATS, MIN_ITERATIONS, Settings, Speed
 from .whole_model import WholeModel, is_config
 

@@ -4,7 +4,6 @@ import ctypes
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..._timing import timed
 from ...layers.packed import is_available, pack, packed_linear
 
 # The last one is oneDNN's, if there is no memory for a layer's code.
@@ -23,16 +23,6 @@ _GROUPS = {
     'memory.max': 'memory.current',
     'memory/memory.limit_in_bytes': 'memory/memory.usage_in_bytes',
 }
-
-
-def timed(step: Callable[[], object], device: str) -> float:
-    """Seconds of one call, including the work that it started on the device."""
-    synchronize = torch.cuda.synchronize if device.startswith('cuda') else lambda: None
-    synchronize()
-    start = time.perf_counter()
-    step()
-    synchronize()
-    return time.perf_counter() - start
 
 
 class MatrixProduct:
