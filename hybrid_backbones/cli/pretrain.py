@@ -9,7 +9,8 @@ import argparse
 from mmengine.config import DictAction
 
 from ..checkpoints.errors import CheckpointError
-from ..engine.pretraining import WORLD, Length, pretrain
+from ..engine.pretraining import Length, pretrain
+from ..engine.pretraining_config import WORLD, Settings
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,10 +61,25 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> str | None:
     args = parse_args()
-    options = vars(args)
     try:
-        length = Length(*(options.pop(key) for key in ('minutes', 'epochs', 'iterations')))
-        pretrain(length=length, options=options.pop('backbone_options'), **options)
+        pretrain(
+            Settings(
+                args.name,
+                args.data,
+                options=args.backbone_options,
+                teacher=args.teacher,
+                size=args.size,
+                batch_size=args.batch_size,
+                lr=args.lr,
+                seed=args.seed,
+                workers=args.workers,
+                amp=args.amp,
+            ),
+            Length(args.minutes, args.epochs, args.iterations),
+            out=args.out,
+            work_dir=args.work_dir,
+            resume=args.resume,
+        )
     except (CheckpointError, OSError, ValueError, FloatingPointError) as error:
         return f'{error}'
     return None

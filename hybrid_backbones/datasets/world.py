@@ -1,8 +1,10 @@
 """The drawn dataset `shapes-world`: images without end to pretrain classifiers on, drawn as they are read, no files.
 
 A class is a combination of an outline, a texture and an arrangement of objects; everything else varies from image to
-image: position, size, rotation, proportions, colours, background, clutter, occlusion, lighting, blur and noise. An
-image is a function of its seed, split and index alone, up to rounding that may differ between processors.
+image: position, size, rotation, proportions, background, clutter, occlusion, lighting, blur and noise. Most objects of
+a texture have a hue of its own, as materials do, for a reason: where colours say nothing about the class, networks
+learn nothing within the first thousands of images. An image is a function of its seed, split and index alone, up to
+rounding that may differ between processors.
 
 That networks learn useful features from images of formulas, whose parameters are the classes, was shown with fractals
 (FractalDB, Kataoka et al., arXiv 2101.08515; several to an image and drawn during training: Anderson and Farrell, arXiv
@@ -11,6 +13,7 @@ That networks learn useful features from images of formulas, whose parameters ar
 The images and the classes are our own.
 """
 
+import colorsys
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +36,8 @@ CLASSES = tuple(
 )
 SPLITS = ('train', 'val')
 MIN_SIZE = 32
+# Share of images whose texture has another hue than most of its kind.
+STRAY_COLOUR = 0.15
 
 _SHIFT = 4  # bits of a pixel's fraction in OpenCV's polygons
 Random = np.random.RandomState
@@ -101,12 +106,12 @@ def _add_objects(image: np.ndarray, outline: str, texture: str, arrangement: str
     size = len(image)
     turn, squeeze = random.uniform(0, 2 * math.pi), random.uniform(0.7, 1)
     pattern = _texture(texture, size, random)
-    dark, light = _colours(image.mean((0, 1)), random)
+    first, second = _colours(texture, random)
     whole = np.zeros((size, size), np.uint8)
     for x, y, radius, is_inner in _places(arrangement, random):
         mask = _fill(outline, (x * size, y * size), radius * size, turn, squeeze, size)
-        first, second = (light, dark) if is_inner else (dark, light)
-        _blend(image, first + (second - first) * pattern[..., None], mask)
+        below, above = (second, first) if is_inner else (first, second)
+        _blend(image, below + (above - below) * pattern[..., None], mask)
         np.maximum(whole, mask, out=whole)
         if arrangement not in ('single', 'nested'):
             turn += random.uniform(-0.3, 0.3)
@@ -132,12 +137,23 @@ def _places(arrangement: str, random: Random) -> list[tuple[float, float, float,
     return [(x + away * math.cos(turn), y + away * math.sin(turn), radius, False) for turn in turns]
 
 
-def _colours(surroundings: np.ndarray, random: Random) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours (3,) float32 that differ from each other and, the first one, from the surroundings."""
-    while True:
-        first, second = random.uniform(0, 255, (2, 3)).astype(np.float32)
-        if np.abs(first - second).mean() > 60 and np.abs(first - surroundings).mean() > 40:
-            return first, second
+def _colours(texture: str, random: Random) -> tuple[np.ndarray, np.ndarray]:
+    """Two colours (3,) float32, a dark and a light one in random order, around the hue that most of a texture have."""
+    hue = TEXTURES.index(texture) / len(TEXTURES)
+    if random.uniform() < STRAY_COLOUR:
+        hue = random.uniform()
+    dark = _colour(hue + random.uniform(-0.04, 0.04), random.uniform(0.5, 1), random.uniform(0.2, 0.5))
+    light = _colour(hue + random.uniform(-0.04, 0.04), random.uniform(0.3, 0.9), random.uniform(0.75, 1))
+    return (dark, light) if random.randint(2) else (light, dark)
+
+
+def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
+    """RGB (3,) float32 from 0 to 255."""
+    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32) * 255
+
+
+def _dull_colour(random: Random) -> np.ndarray:
+    return _colour(random.uniform(), random.uniform(0, 0.4), random.uniform(0.15, 1))
 
 
 @cache
@@ -226,12 +242,12 @@ def _noise(size: int, cells: int, random: Random) -> np.ndarray:
 
 def _background(size: int, random: Random) -> np.ndarray:
     """A texture of two similar colours under leaves of random shape, (size, size, 3) float32."""
-    first = random.uniform(30, 225, 3).astype(np.float32)
-    second = first + random.uniform(-50, 50, 3).astype(np.float32)
+    first = _dull_colour(random)
+    second = first + random.uniform(-40, 40, 3).astype(np.float32)
     pattern = _texture(TEXTURES[random.randint(len(TEXTURES))], size, random)
     image = first + (second - first) * pattern[..., None]
     for _ in range(random.randint(0, 7)):
-        _blend(image, random.uniform(0, 255, 3).astype(np.float32), _leaf(random.uniform(0.05, 0.25), size, random))
+        _blend(image, _dull_colour(random), _leaf(random.uniform(0.05, 0.25), size, random))
     return image
 
 
@@ -246,7 +262,7 @@ def _occlude(image: np.ndarray, mask: np.ndarray, random: Random) -> None:
     """Hide parts of the objects under up to two small leaves."""
     for _ in range(random.randint(0, 3)):
         leaf = _leaf(random.uniform(0.05, 0.15), len(image), random)
-        _blend(image, random.uniform(0, 255, 3).astype(np.float32), leaf)
+        _blend(image, _dull_colour(random), leaf)
         np.minimum(mask, 255 - leaf, out=mask)
 
 

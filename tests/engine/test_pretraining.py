@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from hybrid_backbones import create_backbone, create_classifier
 from hybrid_backbones.datasets.world import CLASSES, ShapesWorld
-from hybrid_backbones.engine import pretraining
+from hybrid_backbones.engine import pretraining, pretraining_config
 from hybrid_backbones.engine.pretraining import Length, pretrain
+from hybrid_backbones.engine.pretraining_config import Settings
 from hybrid_backbones.engine.pretraining_file import load_pretrained_classifier, read_facts
 from hybrid_backbones.engine.pretraining_model import PretrainedClassifier
 
@@ -20,18 +21,26 @@ SMALL = dict(size=32, batch_size=8, workers=0)
 
 @pytest.fixture(autouse=True)
 def few_images_to_validate_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretraining, 'WORLD_VAL_IMAGES', 64)
+    monkeypatch.setattr(pretraining_config, 'WORLD_VAL_IMAGES', 64)
 
 
-def run(work_dir: Path, data: object = 'shapes-world', **options) -> Path:
-    arguments = dict(length=Length(iterations=10), options=TINY, **SMALL) | options
-    return pretrain('conv2former_n', str(data), work_dir=str(work_dir), **arguments)
+def run(
+    work_dir: Path,
+    data: object = 'shapes-world',
+    length: Length = Length(iterations=10),  # noqa: B008
+    name: str = 'conv2former_n',
+    out: str | None = None,
+    resume: bool = False,
+    **settings,
+) -> Path:
+    settings = dict(options=TINY, **SMALL) | settings
+    return pretrain(Settings(name, str(data), **settings), length, out, str(work_dir), resume)
 
 
 @pytest.fixture(scope='module')
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretraining, 'WORLD_VAL_IMAGES', 64)
+        patch.setattr(pretraining_config, 'WORLD_VAL_IMAGES', 64)
         return run(tmp_path_factory.mktemp('unbroken'))
 
 
@@ -139,10 +148,7 @@ def test_a_teacher_changes_what_is_learned(unbroken, tmp_path):
 )
 def test_mistakes(name, arguments, error, message, tmp_path):
     with pytest.raises(error, match=message):
-        pretrain(
-            name,
-            **dict(data='shapes-world', length=Length(iterations=4), work_dir=str(tmp_path), **SMALL) | arguments,
-        )
+        run(tmp_path, **dict(name=name) | arguments)
 
 
 @pytest.mark.parametrize('given', [{}, dict(minutes=1, iterations=3), dict(minutes=0), dict(epochs=-1)])
