@@ -120,20 +120,20 @@ def _add_objects(image: np.ndarray, outline: str, texture: str, arrangement: str
 
 def _places(arrangement: str, random: Random) -> list[tuple[float, float, float, bool]]:
     """Centre and radius of each object in sides of the image, and whether it lies within the one before."""
-    x, y = random.uniform(0.35, 0.65, 2)
+    x, y = random.uniform(0.4, 0.6, 2)
     direction = random.uniform(0, 2 * math.pi)
     if arrangement == 'single':
-        return [(x, y, random.uniform(0.2, 0.36), False)]
+        return [(x, y, random.uniform(0.26, 0.42), False)]
     if arrangement == 'nested':
-        radius = random.uniform(0.3, 0.42)
+        radius = random.uniform(0.34, 0.46)
         return [(x, y, radius * share, share == 0.55) for share in (1, 0.55)]
     if arrangement == 'row':
-        radius, count = random.uniform(0.1, 0.14), random.randint(3, 5)
-        steps = [2.3 * radius * (i - (count - 1) / 2) for i in range(count)]
+        radius, count = random.uniform(0.13, 0.18), random.randint(3, 5)
+        steps = [2.2 * radius * (i - (count - 1) / 2) for i in range(count)]
         return [(x + s * math.cos(direction), y + s * math.sin(direction), radius, False) for s in steps]
-    radius, count = random.uniform(0.09, 0.12), random.randint(5, 8)
+    radius, count = random.uniform(0.12, 0.15), random.randint(5, 8)
     turns = [direction + 2 * math.pi * i / count for i in range(count)]
-    away = max(0.27, 2.3 * radius * count / (2 * math.pi))
+    away = max(0.3, 2.2 * radius * count / (2 * math.pi))
     return [(x + away * math.cos(turn), y + away * math.sin(turn), radius, False) for turn in turns]
 
 
@@ -210,7 +210,7 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _texture(kind: str, size: int, random: Random) -> np.ndarray:
     """Pattern (size, size) float32 from 0 to 1."""
-    period, turn = size / random.uniform(8, 16), random.uniform(0, math.pi)
+    period, turn = size / random.uniform(7, 13), random.uniform(0, math.pi)
     if kind == 'plain':
         return np.zeros((size, size), np.float32)
     if kind == 'clouds':

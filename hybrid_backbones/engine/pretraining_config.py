@@ -97,6 +97,7 @@ def build_config(settings: Settings, classes: tuple[str, ...], work_dir: str) ->
         ),
         cfg_text=f'pretraining of {settings.name}',  # which MMEngine would else read from the file
         filename=NAME,
+        format_python_code=False,  # at every checkpoint, a second for yapf
     )
     if settings.amp:
         use_amp(cfg, settings.amp)

@@ -155,3 +155,22 @@ def test_mistakes(name, arguments, error, message, tmp_path):
 def test_length(given):
     with pytest.raises(ValueError, match='give one of minutes, epochs and iterations, above 0'):
         Length(**given)
+
+
+def test_command(run_tool, tmp_path):
+    arguments = ['tiny_moat_0', '--data', 'shapes-world', '--iterations', 2, '--size', 32, '--batch-size', 2]
+    arguments += ['--workers', 0, '--lr', '1e-4', '--seed', 3, '--backbone-options', 'bn_momentum=0.1']
+    arguments += ['--work-dir', tmp_path / 'run', '-o', tmp_path / 'weights.safetensors']
+    status, _, _ = run_tool('pretrain', *arguments)
+    assert status == 0
+    facts = read_facts(tmp_path / 'weights.safetensors')
+    assert facts.items() >= dict(backbone='tiny_moat_0', size=32, batch_size=2, lr=1e-4, seed=3, iterations=2).items()
+    assert facts['options'] == dict(bn_momentum=0.1)
+    assert create_backbone('tiny_moat_0', checkpoint=tmp_path / 'weights.safetensors').load_report.matched > 3_000_000
+
+
+def test_command_names_mistakes(run_tool):
+    status, _, _ = run_tool('pretrain', 'tiny_moat_0', '--data', 'nowhere', '--epochs', 2)
+    assert status.startswith('no folder nowhere/train')
+    status, _, errors = run_tool('pretrain', 'tiny_moat_0', '--data', 'nowhere')
+    assert status == 2 and '--minutes --epochs --iterations is required' in errors
