@@ -29,8 +29,8 @@ from .pretraining_model import PretrainedClassifier, Top1  # noqa: F401  (regist
 MIN_ITERATIONS = 20
 # Iterations before the time of one is measured, and the least time to measure for, in seconds.
 _WARM_UP, _MEASURED_SECONDS = 3, 5.0
-# Settings that change the speed of a run alone.
-_NO_FACTS = ('workers',)
+# Settings that a file does not need: what changes the speed alone, and the name, which is called `backbone` there.
+_NO_FACTS = ('workers', 'name')
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,8 @@ def _check(settings: Settings, length: Length, classes: tuple[str, ...], out: Pa
 
 def _facts(settings: Settings, classes: tuple[str, ...], runner: Runner) -> dict[str, Any]:
     given = {key: value for key, value in asdict(settings).items() if key not in _NO_FACTS}
-    return dict(
-        given,
-        backbone=given.pop('name'),
+    return given | dict(
+        backbone=settings.name,
         data=settings.data if settings.data == WORLD else Path(settings.data).resolve().name,
         classes=classes,
         iterations=runner.max_iters,

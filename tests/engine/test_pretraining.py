@@ -1,5 +1,6 @@
 """A few iterations write a file that everything takes; a resumed run writes the same one; mistakes are named."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,11 @@ TINY = dict(arch=dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), kernel_size=3),
 SMALL = dict(size=32, batch_size=8, workers=0)
 
 
-@pytest.fixture(autouse=True)
-def few_images_to_validate_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretraining_config, 'WORLD_VAL_IMAGES', 64)
+@pytest.fixture(scope='module', autouse=True)
+def few_images_to_validate_on() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining_config, 'WORLD_VAL_IMAGES', 64)
+        yield
 
 
 def run(
@@ -39,9 +42,7 @@ def run(
 
 @pytest.fixture(scope='module')
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretraining_config, 'WORLD_VAL_IMAGES', 64)
-        return run(tmp_path_factory.mktemp('unbroken'))
+    return run(tmp_path_factory.mktemp('unbroken'))
 
 
 def test_the_file_fills_backbone_and_classifier(unbroken):
