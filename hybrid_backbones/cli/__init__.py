@@ -10,6 +10,7 @@ import sys
 # Subcommand, its module beside this one, and what it does.
 COMMANDS = {
     'train': ('.train', 'train a detector or segmentor'),
+    'pretrain': ('.pretrain', 'train a classifier whose weights the others start from'),
     'test': ('.test', 'evaluate a checkpoint'),
     'swap': ('.swap', 'write a config that inherits from another, with a backbone of ours'),
     'check-data': ('.check_data', 'check the data of a config before training'),
