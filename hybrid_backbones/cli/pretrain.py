@@ -1,7 +1,7 @@
 """Pretrain a backbone as a classifier, on drawn images or on a folder of images; see docs/pretraining.md.
 
 hybrid-backbones pretrain conv2former_n --data shapes-world --minutes 8
-hybrid-backbones pretrain deit_t --data IMAGENET --epochs 300 --size 224 --batch-size 256 --workers 8 --amp
+hybrid-backbones pretrain deit_t --data IMAGENET --epochs 300 --size 224 --batch-size 256 --workers 8 --amp bf16
 """
 
 import argparse
@@ -48,10 +48,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=1, help='processes that draw or read images; default: 1')
     parser.add_argument(
         '--amp',
-        nargs='?',
-        const='auto',
         choices=['fp16', 'bf16'],
-        help='mixed precision; without a value fp16 on a GPU and bf16 on a CPU',
+        help='mixed precision',
     )
     parser.add_argument(
         '--resume', action='store_true', help="continue from the work directory's latest intact checkpoint"

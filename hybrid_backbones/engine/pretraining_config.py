@@ -40,7 +40,7 @@ class Settings:
         lr: Highest learning rate.
         seed: Of the initial weights, the images and their augmentation.
         workers: Processes that draw or read images.
-        amp: `'fp16'`, `'bf16'` or `'auto'` for mixed precision.
+        amp: `'fp16'` or `'bf16'` for mixed precision.
 
     Raises:
         ValueError: An odd batch size.
