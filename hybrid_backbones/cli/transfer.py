@@ -100,14 +100,14 @@ def _add_run_arguments(parser: argparse.ArgumentParser, engines: list[str]) -> N
 
 
 def _add_race_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--eta', type=int, default=3, help='one of so many runs goes on at a rung; default: %(default)s')
+    parser.add_argument('--eta', type=int, default=3, help='one of so many runs goes on; default: %(default)s')
     parser.add_argument(
         '--rungs',
         type=int,
         nargs='+',
         metavar='N',
-        help='iterations, or epochs where the schedule counts those, at which runs are compared; default: the length of '
-        'the schedule divided by eta squared and by eta',
+        help='iterations, or epochs where the schedule counts those, at which runs are compared; default: the length '
+        'of the schedule divided by eta squared and by eta',
     )
 
 
@@ -174,7 +174,8 @@ def _schema(args: argparse.Namespace) -> int:
 def main() -> int | str:
     args = parse_args()
     try:
-        return dict(run=_run, race=_race, status=_status, report=_report, check=_check, schema=_schema)[args.command](args)
+        commands = dict(run=_run, race=_race, status=_status, report=_report, check=_check, schema=_schema)
+        return commands[args.command](args)
     except KeyboardInterrupt:
         return 'interrupted: finished rows are kept, running jobs are marked as killed; the same command continues'
     except (OSError, ImportError, ValueError) as error:

@@ -66,13 +66,14 @@ class PauseHook(Hook):
             )
         if runner.val_loop is None:
             raise ValueError('a run without validation cannot pause: give val_cfg, val_dataloader and val_evaluator')
-        if _checkpoint_hook(runner).by_epoch == _counts_iterations(runner):
+        by_epoch = not _counts_iterations(runner)
+        if _checkpoint_hook(runner).by_epoch != by_epoch:
             raise ValueError(
-                f'default_hooks.checkpoint.by_epoch={_checkpoint_hook(runner).by_epoch}, but the run pauses by '
-                f'{"iterations" if _counts_iterations(runner) else "epochs"}; set it to {not _counts_iterations(runner)}'
+                f'default_hooks.checkpoint.by_epoch={not by_epoch}, but the run pauses by '
+                f'{"epochs" if by_epoch else "iterations"}; set it to {by_epoch}'
             )
         counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-        if _counts_iterations(runner) and self.at % counts:
+        if not by_epoch and self.at % counts:
             raise ValueError(
                 f'a pause at iteration {self.at} is amid an update of accumulative_counts={counts} iterations, whose '
                 'gradients no checkpoint holds; pause at a multiple'

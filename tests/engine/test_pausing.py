@@ -20,14 +20,18 @@ LOADER = dict(
 )
 # Six iterations an epoch.
 BY_EPOCH = dict(
-    train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=2),
+    train_cfg=dict(by_epoch=True, max_epochs=6, val_interval=2),
     train_dataloader=LOADER,
-    default_hooks=dict(checkpoint=dict(type='SafeCheckpointHook', interval=2)),
+    default_hooks=dict(checkpoint=dict(type='SafeCheckpointHook', interval=2), logger=dict(type='LoggerHook', interval=1)),
 )
 BY_ITER = dict(
     train_cfg=dict(by_epoch=False, max_iters=9, val_interval=4),
     train_dataloader=LOADER,
-    default_hooks=dict(checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=4, max_keep_ckpts=1)),
+    default_hooks=dict(
+        checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=4, max_keep_ckpts=1),
+        logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False),
+    ),
+    log_processor=dict(by_epoch=False),
 )
 
 
@@ -71,7 +75,7 @@ def test_validation_of_the_schedule_counts_at_the_pause(tmp_path):
     runner = make(tmp_path, until=8, **BY_ITER)
     runner.train()
     assert metrics_at_pause(runner) == {'loss': 0.5}  # the second, after that of iteration 4
-    assert read_work_dir(tmp_path)[1]['loss'].tolist() == [[4, 1.0], [8, 0.5]]
+    assert read_work_dir(tmp_path)[1]['loss'][:, 0].tolist() == [4, 8]
 
 
 def test_run_that_was_killed_between_checkpoint_and_validation_is_validated_without_training(tmp_path):

@@ -57,7 +57,7 @@ class Race:
             # Also of a run that `transfer run` trained without pauses.
             return {rung: scores.get(rung, final) for rung in self.rules.rungs}
         if job.id in self.failed:
-            return {rung: scores.get(rung, FAILED) for rung in self.rules.rungs}
+            return dict.fromkeys(self.rules.rungs, FAILED)  # at all rungs: its place goes to the next one
         return scores
 
     def due(self, results: Path) -> list[Job]:
@@ -73,12 +73,12 @@ class Race:
         return job if rung == self.rules.rungs[-1] else replace(job, task=job.task | dict(until=rung))
 
     def summary(self, results: Path) -> str:
-        """The runs at the end, best first, and the share of the full sweep's iterations that all have taken."""
+        """The runs that reached the end, best first, and the share of the full sweep's iterations that all have taken."""
         scores = self.scores(results)
         entered = self.rules.entered(scores)
         share = self.rules.cost([len(runs) for runs in entered]) / self.rules.full_cost
         lines = [f'{self.name}: {len(self.jobs)} runs took {share:.0%} of the iterations of the full sweep']
-        final = {n: scores[-1][n] for n in entered[-1] if scores[-1].get(n, FAILED) > FAILED}
+        final = {n: score for n, score in scores[-1].items() if score > FAILED}
         for n in sorted(final, key=lambda n: -final[n]):
             lines.append(f'  {final[n]:.2f} {describe(asdict(self.jobs[n]))}')
         if waiting := self.due(results):
@@ -148,8 +148,9 @@ def run_race(
     """
     contests = races(jobs, rungs, eta)
     for race in contests:
-        worst = race.rules.worst_cost(race.rules.ahead) / race.rules.full_cost
-        print(f'{race.name}: {len(race.jobs)} runs, rungs at {", ".join(map(str, race.rules.rungs))}, at most {worst:.0%}')
+        rules = race.rules
+        worst = rules.worst_cost(rules.ahead) / rules.full_cost
+        print(f'{race.name}: {len(race.jobs)} runs, rungs at {", ".join(map(str, rules.rungs))}, at most {worst:.0%}')
     ends: Counter[str] = Counter()
     queue: list[Job] = []
     taken: set[str] = set()

@@ -30,7 +30,8 @@ def test_promotion_ahead_of_a_complete_rung():
     # Arrival counts in the order of the list: without the third, the others decide nothing.
     assert halving.entered([{0: 5.0, 1: 9.0, 3: 1.0, 4: 1.0}, {}, {}])[1] == []
     everything = first_three | {n: float(n) for n in range(3, 12)}
-    assert halving.entered([everything, {}, {}])[1] == [1, 11, 10, 9]  # and the first of the best, ahead, is one of four
+    # The one ahead is among the four best, before 9, of the same score.
+    assert halving.entered([everything, {}, {}])[1] == [1, 11, 10, 9]
 
 
 def test_plain_halving_where_the_budget_leaves_nothing():
