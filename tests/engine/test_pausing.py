@@ -22,7 +22,9 @@ LOADER = dict(
 BY_EPOCH = dict(
     train_cfg=dict(by_epoch=True, max_epochs=6, val_interval=2),
     train_dataloader=LOADER,
-    default_hooks=dict(checkpoint=dict(type='SafeCheckpointHook', interval=2), logger=dict(type='LoggerHook', interval=1)),
+    default_hooks=dict(
+        checkpoint=dict(type='SafeCheckpointHook', interval=2), logger=dict(type='LoggerHook', interval=1)
+    ),
 )
 BY_ITER = dict(
     train_cfg=dict(by_epoch=False, max_iters=9, val_interval=4),

@@ -73,7 +73,7 @@ class Race:
         return job if rung == self.rules.rungs[-1] else replace(job, task=job.task | dict(until=rung))
 
     def summary(self, results: Path) -> str:
-        """The runs that reached the end, best first, and the share of the full sweep's iterations that all have taken."""
+        """The runs that reached the end, best first, and the share of the full sweep's iterations that this took."""
         scores = self.scores(results)
         entered = self.rules.entered(scores)
         share = self.rules.cost([len(runs) for runs in entered]) / self.rules.full_cost
