@@ -20,7 +20,7 @@ from hybrid_backbones.benchmark.race.running import races, run_race
 from hybrid_backbones.benchmark.rows import Row, append, describe, read
 from hybrid_backbones.benchmark.sweep import running, worker
 from hybrid_backbones.benchmark.sweep.jobs import Job, read_jobs
-from hybrid_backbones.benchmark.sweep.running import JOBS, STARTED, Engine, execute, pause_file, status
+from hybrid_backbones.benchmark.sweep.running import JOBS, Engine, execute, pause_file, status
 
 ROOT = Path(__file__).parents[3]
 # `full` keeps the weights.
@@ -186,9 +186,10 @@ def test_runs_of_other_seeds_and_settings_race_apart(tmp_path):
         races(jobs, rungs=[4, 10])
 
 
-def start(spec: Path, results: Path) -> subprocess.Popen:
+def start(spec: Path, results: Path, engine: str, slots: int) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / 'tools' / 'transfer.py'), 'race', str(spec), '--results', str(results)]
-    return subprocess.Popen([*command, '--threads', '1'], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    options = ['--engine', engine, '--slots', str(slots), '--threads', '1']
+    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def kill_when(process: subprocess.Popen, results: Path, condition: Callable[[], bool]) -> None:
@@ -203,14 +204,15 @@ def kill_when(process: subprocess.Popen, results: Path, condition: Callable[[], 
 
 
 @pytest.mark.slow
-def test_kills_change_nothing(tmp_path, runs):
-    """Killed while the second run trains to the first rung, and while the one that goes on trains to the end."""
+def test_neither_kills_nor_engine_nor_slots_change_anything(tmp_path, runs):
+    """Killed when the first run has paused and others are under way, and while the best one trains to the end."""
+    pytest.importorskip('ray', reason="needs ray: pip install 'hybrid_backbones[ray]'")
     spec, results, undisturbed = tmp_path / 'spec.yaml', tmp_path / 'killed', tmp_path / 'undisturbed'
-    assert start(spec, undisturbed).wait() == 0
-    second = results / JOBS / runs[1].id / STARTED
-    kill_when(start(spec, results), results, second.exists)
-    kill_when(start(spec, results), results, lambda: list(results.glob(f'{JOBS}/*/{worker.WORK_DIR}/iter_6.pth')))
-    assert start(spec, results).wait() == 0
+    assert start(spec, undisturbed, 'ray', slots=2).wait() == 0
+    paused, nearly_finished = f'{JOBS}/*/paused_at_1.json', f'{JOBS}/*/{worker.WORK_DIR}/iter_6.pth'
+    kill_when(start(spec, results, 'local', slots=2), results, lambda: any(results.glob(paused)))
+    kill_when(start(spec, results, 'local', slots=1), results, lambda: any(results.glob(nearly_finished)))
+    assert start(spec, results, 'local', slots=1).wait() == 0
     (row,), (expected,) = (
         [row for row in read(folder) if row['state'] == 'finished'] for folder in (results, undisturbed)
     )

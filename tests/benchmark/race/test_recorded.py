@@ -1,6 +1,7 @@
 """Races replayed from the recorded curves of a full sweep: cost, and whether the winner survives.
 
-`docs/results/race/curves.json` has the runs of `configs/transfer/race.yaml`, and which of them a race trained to the end.
+`docs/results/race/curves.json` has the runs of `configs/transfer/race.yaml`, and which of them a race of seed 0
+trained to the end.
 """
 
 import json
