@@ -19,7 +19,8 @@ from ..sweep.jobs import Job
 from ..sweep.running import Engine, pause_file
 from .halving import FAILED, Halving
 
-_SETTING = ('framework', 'dataset', 'schedule', 'frozen', 'seed')
+# In which the runs of a race differ.
+_CANDIDATE = ('backbone', 'options', 'weights_sha256')
 
 
 @dataclass
@@ -104,7 +105,8 @@ def races(jobs: Sequence[Job], rungs: Sequence[int] | None = None, eta: int = 3)
     groups: dict[tuple, list[Job]] = {}
     for job in jobs:
         if job.record == 'run':
-            groups.setdefault(tuple(job.identity[key] for key in _SETTING), []).append(job)
+            setting = tuple(item for item in job.identity.items() if item[0] not in _CANDIDATE)
+            groups.setdefault(setting, []).append(job)
     return [Race(group, Halving(len(group), _rungs(group[0], rungs, eta), eta)) for group in groups.values()]
 
 
