@@ -2,6 +2,7 @@
 
 hybrid-backbones transfer run configs/transfer/smoke.yaml --slots 2
 hybrid-backbones transfer run configs/transfer/proxy.yaml --data coco_mini=DIR --data ade20k_mini=DIR
+hybrid-backbones transfer race configs/transfer/proxy.yaml --slots 2
 hybrid-backbones transfer status configs/transfer/smoke.yaml
 hybrid-backbones transfer report work_dirs/transfer/smoke
 hybrid-backbones transfer check work_dirs/transfer/smoke --baseline docs/results/smoke --points 20 --memory 4
@@ -36,10 +37,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
     run = commands.add_parser('run', help='run the jobs of a spec that are not finished yet')
+    race = commands.add_parser('race', help='train only the runs of a spec to the end that stay ahead')
     progress = commands.add_parser('status', help='show the progress of a sweep')
-    for command in (run, progress):
+    for command in (run, race, progress):
         _add_spec_arguments(command)
-    _add_run_arguments(run)
+    _add_run_arguments(run, list(ENGINES))
+    _add_run_arguments(race, [name for name in ENGINES if name != 'slurm'])  # whose arrays are submitted as a whole
+    _add_race_arguments(race)
     report = commands.add_parser('report', help='write a CSV file, Markdown and an HTML page')
     report.add_argument('--out', type=Path, help='folder for them; default: report/ in the results folder')
     report.add_argument('--quoted', action='store_true', help='show published figures too, marked and not ranked')
@@ -56,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     schema = commands.add_parser('schema', help='print the JSON schema of specs or of rows')
     schema.add_argument('kind', choices=['spec', 'row'])
     args = parser.parse_args()
-    if args.command in ('run', 'status'):
+    if args.command in ('run', 'race', 'status'):
         if bool(args.spec) == bool(args.tier):
             parser.error('give either a spec file or --tier')
         args.spec = Path(args.spec or SPECS / f'{args.tier}.yaml')
@@ -70,7 +74,7 @@ def _add_spec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--results', type=Path, help='results folder; default: work_dirs/transfer/NAME_OF_THE_SPEC')
 
 
-def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_run_arguments(parser: argparse.ArgumentParser, engines: list[str]) -> None:
     parser.add_argument(
         '--data',
         type=_named_folder,
@@ -80,7 +84,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help='folder of a dataset of the spec; repeatable. Default: the environment variable '
         'HYBRID_BACKBONES_DATA_NAME, else where the config says',
     )
-    parser.add_argument('--engine', choices=list(ENGINES), default='local', help='where the jobs run')
+    parser.add_argument('--engine', choices=engines, default='local', help='where the jobs run')
     parser.add_argument('--slots', type=int, default=1, help='concurrent training runs; profiles run alone')
     parser.add_argument(
         '--threads', type=int, help="threads of a run; default: the machine's cores over the slots, 1 on clusters"
@@ -92,6 +96,18 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default={},
         metavar='KEY=VALUE',
         help='ray: address=...; slurm: those of submitit, such as slurm_partition=gpu gpus_per_node=1 timeout_min=600',
+    )
+
+
+def _add_race_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--eta', type=int, default=3, help='one of so many runs goes on; default: %(default)s')
+    parser.add_argument(
+        '--rungs',
+        type=int,
+        nargs='+',
+        metavar='N',
+        help='iterations, or epochs where the schedule counts those, at which runs are compared; default: the length '
+        'of the schedule divided by eta squared and by eta',
     )
 
 
@@ -111,6 +127,16 @@ def _run(args: argparse.Namespace) -> int:
     jobs = locate_datasets(read_jobs(args.spec), dict(args.data))
     options = dict(args.engine_options, threads=args.threads)
     ends = run_sweep(args.results, jobs, ENGINES[args.engine], args.slots, **options)
+    return int(bool(ends.keys() & {'failed', 'killed'}))
+
+
+def _race(args: argparse.Namespace) -> int:
+    from ..benchmark.race import run_race
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    jobs = locate_datasets(read_jobs(args.spec), dict(args.data))
+    options = dict(args.engine_options, threads=args.threads)
+    ends = run_race(args.results, jobs, ENGINES[args.engine], args.slots, args.rungs, args.eta, **options)
     return int(bool(ends.keys() & {'failed', 'killed'}))
 
 
@@ -148,7 +174,8 @@ def _schema(args: argparse.Namespace) -> int:
 def main() -> int | str:
     args = parse_args()
     try:
-        return dict(run=_run, status=_status, report=_report, check=_check, schema=_schema)[args.command](args)
+        commands = dict(run=_run, race=_race, status=_status, report=_report, check=_check, schema=_schema)
+        return commands[args.command](args)
     except KeyboardInterrupt:
         return 'interrupted: finished rows are kept, running jobs are marked as killed; the same command continues'
     except (OSError, ImportError, ValueError) as error:

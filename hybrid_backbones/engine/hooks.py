@@ -3,6 +3,7 @@
 from .batch_errors import NameBatchHook
 from .checkpoint import SafeCheckpointHook
 from .loading import LoadMatchingHook, StrictCheckpointHook
+from .pausing import PauseHook
 from .published_models import PublishedNamesHook
 from .sampling import ReproducibleRunHook
 from .starting_weights import MissingWeightsHook
@@ -14,6 +15,7 @@ __all__ = [
     'LoadMatchingHook',
     'MissingWeightsHook',
     'NameBatchHook',
+    'PauseHook',
     'PublishedNamesHook',
     'ReproducibleRunHook',
     'SafeCheckpointHook',

@@ -48,6 +48,7 @@ def train(
     fp32: str = 'tf32',
     cudnn_attention: bool = False,
     fast_linear: str = 'auto',
+    until: int | None = None,
 ) -> Runner:
     """Train a detector or segmentor; see `hybrid-backbones train --help` for the arguments.
 
@@ -58,6 +59,7 @@ def train(
         require_weights: Do not train from scratch where weights that only a person can fetch are missing.
         fp32, cudnn_attention: On a GPU, see :func:`~.cuda.prepare_cuda`.
         fast_linear: `auto` for :func:`~hybrid_backbones.layers.fast_linear.use_fast_linear` on a CPU, or `off`.
+        until: Pause there, see :class:`~.pausing.PauseHook`; `resume` continues.
 
     Raises:
         CheckpointError: The weights that the backbone or the model starts from are not to be had, or do not match.
@@ -93,6 +95,8 @@ def train(
         cfg.load_from = local_model(cfg.load_from)
         if not cfg.get('resume'):
             _add_hook(cfg, dict(type='LoadMatchingHook'))
+    if until is not None:
+        _add_hook(cfg, dict(type='PauseHook', at=until))
     prepare_weights(cfg, from_scratch, require_weights)
     report = check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',), allow)
     runner = _build(cfg, fast_linear)

@@ -1,8 +1,12 @@
-"""Where the jobs of a sweep run: on this machine, a Ray cluster, or Slurm."""
+"""Where the jobs of a sweep run: on this machine, a Ray cluster, or Slurm.
+
+`local` and `ray` take jobs from the front of their list as slots become free. The list may be changed between two
+results, as a race does; a Slurm array is submitted as a whole.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -15,7 +19,7 @@ from .running import execute
 Done = tuple[Job, str]
 
 
-def local(results: Path, jobs: Sequence[Job], slots: int, threads: int | None = None) -> Iterator[Done]:
+def local(results: Path, jobs: list[Job], slots: int, threads: int | None = None) -> Iterator[Done]:
     """Run jobs on this machine, `slots` at a time, sharing its cores; yields each as it ends.
 
     Ctrl-C ends the running jobs; each of them has its row by the time this raises KeyboardInterrupt.
@@ -24,21 +28,23 @@ def local(results: Path, jobs: Sequence[Job], slots: int, threads: int | None = 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     threads = threads or max(1, cores // slots)
     stop = Event()
+    waiting: dict[Future, Job] = {}
     with ThreadPoolExecutor(slots) as pool:
-        futures = {pool.submit(execute, results, job, threads, stop): job for job in jobs}
         try:
-            waiting = set(futures)
-            while waiting:
-                ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            while jobs or waiting:
+                while jobs and len(waiting) < slots:
+                    job = jobs.pop(0)
+                    waiting[pool.submit(execute, results, job, threads, stop)] = job
+                ended, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in ended:
-                    yield futures[future], future.result()
+                    yield waiting.pop(future), future.result()
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
 
 
 def ray(
-    results: Path, jobs: Sequence[Job], slots: int, threads: int | None = None, address: str | None = None
+    results: Path, jobs: list[Job], slots: int, threads: int | None = None, address: str | None = None
 ) -> Iterator[Done]:
     """Run jobs on a Ray cluster whose machines all see `results`; a job whose worker dies is repeated by another.
 
@@ -57,10 +63,9 @@ def ray(
     try:
         remote = ray.remote(execute).options(num_cpus=threads, max_retries=3)
         waiting: dict[Any, Job] = {}
-        queue = list(jobs)
-        while queue or waiting:
-            while queue and len(waiting) < slots:
-                job = queue.pop(0)
+        while jobs or waiting:
+            while jobs and len(waiting) < slots:
+                job = jobs.pop(0)
                 waiting[remote.remote(results.resolve(), job, threads)] = job
             ended, _ = ray.wait(list(waiting))
             for reference in ended:

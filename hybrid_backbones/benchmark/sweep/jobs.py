@@ -26,7 +26,8 @@ class Job:
     Args:
         record: `run` or `profile`.
         identity: As in the row, without the commit.
-        task: Paths and options, which may differ between machines.
+        task: Paths and options, which may differ between machines; with `until`, the run pauses at that position of its
+            schedule, in iterations, or epochs where it counts those.
     """
 
     record: str
@@ -40,6 +41,10 @@ class Job:
     @property
     def precision(self) -> str:
         return self.identity.get('precision') or self.task['precision']
+
+    @property
+    def until(self) -> int | None:
+        return self.task.get('until')
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

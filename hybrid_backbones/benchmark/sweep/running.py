@@ -4,7 +4,8 @@ A results folder:
 
 - `rows.jsonl`, see :mod:`..rows`;
 - `jobs/ID/`, a folder for every job that was started: `job.json`, `output.log`, the work directory, a lock that is held
-  by the process that supervises it, and `started`, which remains if that process is killed.
+  by the process that supervises it, and `started`, which remains if that process is killed; and `paused_at_K.json`
+  with the metrics of a run that paused at position K of its schedule.
 
 Any number of processes may work on one folder: a job that another one runs, or has finished, is skipped.
 """
@@ -25,6 +26,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..._files import write_whole
 from ..rows import Row, append, describe, read
 from .environment import commit, environment
 from .jobs import Job
@@ -50,8 +52,13 @@ def finished_ids(results: Path) -> set[str]:
     return {row['id'] for row in read(results) if row['state'] == 'finished'}
 
 
+def pause_file(results: Path, job_id: str, until: int) -> Path:
+    """Where a run that paused at `until` has its metrics."""
+    return results / JOBS / job_id / f'paused_at_{until}.json'
+
+
 def execute(results: Path, job: Job, threads: int, stop: Event | None = None) -> str:
-    """Run a job in a process of its own, and add its row.
+    """Run a job in a process of its own, and add its row, unless it pauses.
 
     Args:
         results: Results folder.
@@ -59,7 +66,8 @@ def execute(results: Path, job: Job, threads: int, stop: Event | None = None) ->
         stop: Ends the job when it is set.
 
     Returns:
-        `finished`, `failed` or `killed`; `finished before`, or `running elsewhere` if another process runs it.
+        `finished`, `failed` or `killed`; `paused` at `until` of the job's task; `finished before`, or `running
+        elsewhere` if another process runs it.
     """
     folder = results / JOBS / job.id
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,12 +78,19 @@ def execute(results: Path, job: Job, threads: int, stop: Event | None = None) ->
     with lock:
         if job.id in finished_ids(results):
             return 'finished before'
+        if job.until and pause_file(results, job.id, job.until).exists():
+            return 'paused'
         started = folder / STARTED
         if started.exists():
             reason = f'the supervising process was killed; the job had started at {started.read_text()}'
             append(results, _row(job, threads, 'killed', reason))
         started.write_text(_now())
-        row = append(results, _attempt(folder, job, threads, stop or Event()))
+        row = _attempt(folder, job, threads, stop or Event())
+        if row['state'] == 'finished' and job.until:
+            write_whole(pause_file(results, job.id, job.until), json.dumps(row['metrics']))
+            row['state'] = 'paused'
+        else:
+            append(results, row)
         started.unlink()
     return row['state']
 
@@ -200,6 +215,7 @@ def status(results: Path, jobs: Sequence[Job]) -> str:
     """Progress of a sweep: counts, running jobs with their start, failures with their reasons, remaining time."""
     rows = {row['id']: row for row in read(results)}
     states = {job.id: rows[job.id]['state'] if job.id in rows else 'waiting' for job in jobs}
+    states |= {job.id: 'paused' for job in jobs if states[job.id] != 'finished' and _has_paused(results, job)}
     states |= {job.id: 'running' for job in jobs if states[job.id] != 'finished' and _is_running(results, job)}
     lines = [f'{len(jobs)} jobs: ' + ', '.join(f'{n} {state}' for state, n in Counter(states.values()).most_common())]
     for job in jobs:
@@ -215,6 +231,10 @@ def status(results: Path, jobs: Sequence[Job]) -> str:
             f'about {left * sum(took) / len(took) / 60:.0f} minutes of work left, estimated from the finished jobs'
         )
     return '\n'.join(lines)
+
+
+def _has_paused(results: Path, job: Job) -> bool:
+    return any((results / JOBS / job.id).glob('paused_at_*.json'))
 
 
 def _is_running(results: Path, job: Job) -> bool:

@@ -26,6 +26,7 @@ from ..._files import write_whole
 from ...backbones.factory import create_backbone
 from ...engine.checkpoint import latest_checkpoint
 from ...engine.config import read_config
+from ...engine.pausing import metrics_at_pause
 from ...engine.run import test, train
 from ...engine.runs import read_work_dir
 from ...profiling.cost import Cost, backbone_cost, model_cost
@@ -88,7 +89,10 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         options={**task['options'], 'randomness.seed': identity['seed']},
         change=partial(swap_backbone, name=name, checkpoint=task['checkpoint'], **options),
         require_weights=True,
+        until=job.until,
     )
+    if job.until:
+        return dict(metrics=_in_rows(metrics_at_pause(runner)))
     losses, metrics = read_work_dir(folder / WORK_DIR)
     values = {name: curve for key, curve in metrics.items() if (name := metric_name(key))}
     final = {name: percent(name, curve[-1, 1]) for name, curve in values.items()}
@@ -110,6 +114,12 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         published=_published(identity, measured),
         curves={name: [p for p in curve if p[1] is not None] for name, curve in curves.items()},
     )
+
+
+def _in_rows(logged: dict[str, float]) -> dict[str, float]:
+    """Metrics as rows have them, without those that are undefined."""
+    named = {name: percent(name, value) for key, value in logged.items() if (name := metric_name(key))}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def frozen(name: str, options: dict[str, Any]) -> dict[str, Any]:
