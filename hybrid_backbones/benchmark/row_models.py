@@ -136,6 +136,10 @@ class RunRow(_Row):
     identity: RunIdentity
     weights: Weights | None = None
     metrics: Metrics = {}
+    intervals: dict[MetricName, tuple[Percent, Percent]] = {}
+    """95 % intervals of metrics over the images, by bootstrapping"""
+    images_sha256: str | None = None
+    """of `images/ID.npz` in the results folder: per-image results of the metrics with intervals"""
     curves: dict[str, list[tuple[float, float]]] = {}
     """loss and metrics as [iteration, value]"""
     published: Published | None = None

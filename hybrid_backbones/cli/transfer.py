@@ -19,6 +19,7 @@ from mmengine.config import DictAction
 from ..engine.packaged_configs import CONFIGS
 
 try:
+    from ..benchmark.images import images_of_runs
     from ..benchmark.quoted import quoted_rows
     from ..benchmark.report import write_report
     from ..benchmark.report.check import Tolerances, compare_with_baseline
@@ -128,7 +129,8 @@ def _rows(folder: Path) -> list[Row]:
 def _report(args: argparse.Namespace) -> int:
     rows = _rows(args.results)
     rows += quoted_rows(rows) if args.quoted else []
-    for path in write_report(rows, args.out or args.results / 'report', args.title):
+    images = images_of_runs(args.results, rows)
+    for path in write_report(rows, args.out or args.results / 'report', args.title, images):
         print(path)
     return 0
 

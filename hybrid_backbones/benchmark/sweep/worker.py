@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
 from ..._files import write_whole
 from ...backbones.factory import create_backbone
+from ...checkpoints.download import sha256
 from ...engine.checkpoint import latest_checkpoint
 from ...engine.config import read_config
 from ...engine.run import test, train
@@ -32,11 +34,14 @@ from ...profiling.speed.comparison import profile
 from ...profiling.speed.records import Settings, Speed
 from ...profiling.speed.whole_model import WholeModel
 from ...swap import build_stages, swap_backbone
+from ..images import file_of, limits_in_percent, read_images
 from ..quoted import published_value
+from .evaluators import record_images
 from .jobs import Job
 from .running import JOB_FILE, OUTCOME
 
 WORK_DIR = 'work'
+IMAGES = 'images.npz'
 # Parts of the names under which MMEngine logs COCO's metrics, such as coco/segm_mAP_50.
 _TASKS = {'bbox': 'box', 'segm': 'mask'}
 _KINDS = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'AP_S', 'mAP_m': 'AP_M', 'mAP_l': 'AP_L'}
@@ -81,7 +86,7 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         amp=None if task['precision'] == 'fp32' else task['precision'],
         resume='auto',
         options={**task['options'], 'randomness.seed': identity['seed']},
-        change=partial(swap_backbone, name=name, checkpoint=task['checkpoint'], **options),
+        change=partial(_changed, name=name, folder=folder, checkpoint=task['checkpoint'], **options),
         require_weights=True,
     )
     losses, metrics = read_work_dir(folder / WORK_DIR)
@@ -100,7 +105,22 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         metrics=measured,
         published=_published(identity, measured),
         curves={name: [p for p in curve if p[1] is not None] for name, curve in curves.items()},
+        **_intervals(folder),
     )
+
+
+def _changed(cfg: Config, *, name: str, folder: Path, **options: Any) -> Config:
+    """A config with another backbone, whose validation writes per-image results."""
+    return record_images(swap_backbone(cfg, name, **options), folder / IMAGES)
+
+
+def _intervals(folder: Path) -> dict[str, Any]:
+    """Intervals of metrics over the images of the last evaluation, whose results are kept in the results folder."""
+    if not (folder / IMAGES).exists():
+        return {}
+    kept = write_whole(file_of(folder.parents[1], folder.name), (folder / IMAGES).read_bytes())
+    found = {name: limits for name, metric in read_images(kept).items() if (limits := limits_in_percent(metric))}
+    return dict(intervals=found, images_sha256=sha256(kept))
 
 
 def frozen(name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
+import numpy as np
 import pytest
 from processes import processes_of
 
 from hybrid_backbones import create_backbone
 from hybrid_backbones.benchmark.costs import with_costs
+from hybrid_backbones.benchmark.images import images_of
 from hybrid_backbones.benchmark.rows import Row, read
 from hybrid_backbones.benchmark.sweep.jobs import Job, read_jobs
 from hybrid_backbones.benchmark.sweep.running import JOBS, STARTED, execute
@@ -108,6 +110,11 @@ def test_rows_failures_and_repeated_run(tool, tmp_path):
     assert run['metrics'].keys() == {'mIoU', 'aAcc', 'mAcc', 'mIoU_ms', 'aAcc_ms', 'mAcc_ms'}
     assert [point[0] for point in run['curves']['loss']] == [1, 2]
     assert run['identity']['frozen'] is True
+    low, high = run['intervals']['mIoU']
+    assert low <= run['metrics']['mIoU'] <= high
+    assert 100 * float(images_of(results, run)['mIoU'].scores(np.ones((1, 2)))[0]) == pytest.approx(
+        run['metrics']['mIoU'], abs=0.005
+    )
     # The report and the check take cost and speed from the profile of the model.
     assert 'cost' not in run
     assert with_costs([profile, run])[1]['cost'] == profile['cost'] != profile['backbone_cost']
