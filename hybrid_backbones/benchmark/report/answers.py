@@ -24,7 +24,7 @@ def _answer(compared: Comparison) -> str:
     if not others:
         return f'only {best.label} was measured ({_score(best)}).'
     if len(compared.known) < 2:
-        highest = f'The highest {metric_title(best.metric)} is that of {best.label} ({_score(best)}).'
+        highest = f'The highest {metric_title(best.metric)} is that of {best.label} ({best.mean:.1f} %).'
         return f'of these {len(compared.groups)}, cannot tell which is best ({_reasons(compared)}). {highest}'
     best, *others = compared.known
     text = f'of these {len(compared.known)}, {best.label} ({_score(best)})'

@@ -108,7 +108,7 @@ def test_intervals_of_equal_backbones_include_zero_as_often_as_stated():
         ),
         (
             {'a': [42.0], 'b': [41.0]},
-            'of these 2, cannot tell which is best (one seed each). The highest mIoU is that of a (mIoU 42.0 %).',
+            'of these 2, cannot tell which is best (one seed each). The highest mIoU is that of a (42.0 %).',
         ),
         ({'a': [42.0]}, 'only a was measured (mIoU 42.0 %).'),
     ],
