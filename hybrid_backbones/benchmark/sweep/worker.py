@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -37,11 +38,13 @@ from ...swap import build_stages, swap_backbone
 from ..images import file_of, limits_in_percent, read_images
 from ..quoted import published_value
 from .evaluators import record_images
+from .fingerprint import Recorded, record_beginning
 from .jobs import Job
 from .running import JOB_FILE, OUTCOME
 
 WORK_DIR = 'work'
 IMAGES = 'images.npz'
+BEGINNING = 'beginning.json'
 # Parts of the names under which MMEngine logs COCO's metrics, such as coco/segm_mAP_50.
 _TASKS = {'bbox': 'box', 'segm': 'mask'}
 _KINDS = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'AP_S', 'mAP_m': 'AP_M', 'mAP_l': 'AP_L'}
@@ -55,7 +58,7 @@ def main() -> None:
     _exit_with(int(sys.argv[2]))
     job = Job.from_json((folder / JOB_FILE).read_text())
     try:
-        outcome = (_run if job.record == 'run' else _profile)(job, folder)
+        outcome = dict(run=_run, profile=_profile, fingerprint=_fingerprint)[job.record](job, folder)
     except Exception as error:
         traceback.print_exc()
         outcome = dict(error=f'{type(error).__name__}: {error}')
@@ -74,8 +77,12 @@ def _exit_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run(job: Job, folder: Path) -> dict[str, Any]:
-    """Train and evaluate; the weights, metrics and curves of the row."""
+def _run(job: Job, folder: Path, *, stop: bool = False) -> dict[str, Any]:
+    """Train and evaluate; the weights, metrics and curves of the row.
+
+    Raises:
+        Recorded: `stop`, and the beginning is recorded.
+    """
     identity, task = job.identity, job.task
     name, options = identity['backbone'], identity['options']
     options = options | (frozen(name, options) if identity['frozen'] else {})
@@ -86,7 +93,7 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         amp=None if task['precision'] == 'fp32' else task['precision'],
         resume='auto',
         options={**task['options'], 'randomness.seed': identity['seed']},
-        change=partial(_changed, name=name, folder=folder, checkpoint=task['checkpoint'], **options),
+        change=partial(_changed, name=name, folder=folder, stop=stop, checkpoint=task['checkpoint'], **options),
         require_weights=True,
     )
     losses, metrics = read_work_dir(folder / WORK_DIR)
@@ -106,12 +113,36 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         published=_published(identity, measured),
         curves={name: [p for p in curve if p[1] is not None] for name, curve in curves.items()},
         **_intervals(folder),
+        fingerprint=_recorded(job, folder),
     )
 
 
-def _changed(cfg: Config, *, name: str, folder: Path, **options: Any) -> Config:
-    """A config with another backbone, whose validation writes per-image results."""
-    return record_images(swap_backbone(cfg, name, **options), folder / IMAGES)
+def _changed(cfg: Config, *, name: str, folder: Path, stop: bool, **options: Any) -> Config:
+    """A config with another backbone, which records per-image results and the beginning of the run."""
+    cfg = record_images(swap_backbone(cfg, name, **options), folder / IMAGES)
+    return record_beginning(cfg, folder / BEGINNING, stop=stop)
+
+
+def _fingerprint(job: Job, folder: Path) -> dict[str, Any]:
+    """Only the beginning of a run, for its fingerprint."""
+    with suppress(Recorded):
+        _run(job, folder, stop=True)
+    return dict(fingerprint=_recorded(job, folder))
+
+
+def _recorded(job: Job, folder: Path) -> dict[str, Any] | None:
+    """The fingerprint of a run; None if its beginning was not recorded, by a version without fingerprints."""
+    if not (folder / BEGINNING).exists():
+        return None
+    counted = model_cost(_model_config(job), tuple(job.task['size']))
+    return dict(json.loads((folder / BEGINNING).read_text()), parameters=counted.parameters, macs=counted.macs)
+
+
+def _model_config(job: Job) -> Config:
+    """The config of a job's model, without weights."""
+    cfg = swap_backbone(read_config(job.task['config']), job.identity['backbone'], **job.identity['options'])
+    cfg.merge_from_dict(job.task['options'])
+    return cfg
 
 
 def _intervals(folder: Path) -> dict[str, Any]:
@@ -195,8 +226,7 @@ def _profile(job: Job, folder: Path) -> dict[str, Any]:
         network: str | nn.Module = create_backbone(name, **options) if options else name
         total = alone
     else:
-        cfg = swap_backbone(read_config(job.task['config']), name, **options)
-        cfg.merge_from_dict(job.task['options'])
+        cfg = _model_config(job)
         total = _cost(model_cost(cfg, size), size)
         network = WholeModel(cfg, size)
     settings = Settings(batch_size=identity['batch_size'], dtype=identity['precision'], **job.task['effort'])
