@@ -13,6 +13,10 @@ import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hybrid_backbones.export.evaluation import TestSplit
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,13 +37,27 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--int8', type=Path, metavar='IMAGES', help='also in int8: folder of images for calibration, of the real kind'
     )
+    parser.add_argument(
+        '--test', action='store_true', help="also metrics of the configs' test splits by every engine; needs weights"
+    )
     parser.add_argument('--rounds', type=int, default=15)
     parser.add_argument('--folder', type=Path, help='where exported files are kept and found; default: a temporary one')
     parser.add_argument('-o', '--out', type=Path, default=Path('engines'), help='OUT.md and OUT.json are written')
     args = parser.parse_args()
     if args.checkpoints and len(args.checkpoints) != len(args.configs):
         parser.error(f'{len(args.configs)} configs and {len(args.checkpoints)} checkpoints: give one for each')
+    if args.test and not args.checkpoints:
+        parser.error('--test computes metrics of trained models: give --checkpoints')
     return args
+
+
+def test_split(name: str) -> 'TestSplit':
+    """The test split of `CONFIG` or `CONFIG+BACKBONE`."""
+    from hybrid_backbones.engine.config import load_config
+    from hybrid_backbones.export.evaluation import TestSplit
+    from hybrid_backbones.profiling.speed.whole_model import find_config
+
+    return TestSplit(load_config(name.partition('+')[0], change=lambda _: find_config(name)))
 
 
 def main() -> None:
@@ -64,6 +82,7 @@ def main() -> None:
                     threads=args.threads,
                     engines=args.engines,
                     calibration=args.int8,
+                    split=test_split(config) if args.test else None,
                     rounds=args.rounds,
                     progress=lambda line: print(line, flush=True),
                 )

@@ -25,7 +25,7 @@ def _model_key(row: Row) -> Hashable:
     """What a run and the profile of its model have in common."""
     identity = row['identity']
     model = {key: identity[key] for key in ('backbone', 'options', 'framework', 'config_sha256')}
-    return digest([model, identity.get('precision') or row['environment']['precision']])
+    return digest([model, identity.get('engine'), identity.get('precision') or row['environment']['precision']])
 
 
 def _joined(run: Row, profile: Row | None) -> Row:

@@ -104,6 +104,8 @@ class RunIdentity(StrictModel):
     weights_sha256: str | None
     """null: from scratch"""
     config_sha256: str
+    engine: str | None = None
+    """what ran the exported file that was evaluated; null: PyTorch, without a file"""
     commit: str | None
     """of the code, with + for uncommitted changes; null: unknown"""
 
@@ -118,6 +120,8 @@ class ProfileIdentity(StrictModel):
     size: Size
     batch_size: PositiveInt
     precision: str
+    engine: str | None = None
+    """what ran the exported file; null: PyTorch, without a file"""
     commit: str | None
 
 

@@ -152,13 +152,19 @@ def describe(row: Row) -> str:
     """A row's identity in a few words."""
     identity = row['identity']
     if row['record'] == 'profile':
-        parts = ['profile', *filter(None, [identity['framework']]), '{}x{}'.format(*identity['size'])]
+        parts = ['profile', *filter(None, [framework_of(identity)]), '{}x{}'.format(*identity['size'])]
     else:
-        parts = [identity[key] for key in ('framework', 'dataset', 'schedule')]
+        parts = [framework_of(identity), identity['dataset'], identity['schedule']]
         parts += [f'seed {identity["seed"]}', *(['frozen'] if identity['frozen'] else [])]
         parts += ['pretrained'] if identity['weights_sha256'] else []
     options = ','.join(f'{key}={value!r}' for key, value in identity['options'].items())
     return ', '.join([f'{identity["backbone"]}:{options}' if options else identity['backbone'], *parts])
+
+
+def framework_of(identity: dict[str, Any]) -> str | None:
+    """The framework, with the engine that ran its exported file: `mask_rcnn in openvino`; None for a backbone alone."""
+    engine = identity.get('engine')
+    return f'{identity["framework"]} in {engine}' if engine else identity['framework']
 
 
 def _move_damaged(folder: Path, lines: Sequence[bytes], damaged: dict[bytes, str]) -> None:

@@ -17,6 +17,7 @@ from .._extras import require
 from .._processor import processor_name
 from ..compat.amp import bf16_instructions
 from ..profiling.speed.machine import timed
+from .evaluation import TestSplit
 from .exporting import versions
 from .programs import ExportError
 from .runtime import list_images
@@ -32,6 +33,7 @@ INT8_ENGINES = ('onnxruntime-int8', 'openvino-int8')
 _WARM_UP = 2
 # Threads of an engine wait actively for its next call, for some milliseconds, which would slow the other ones down.
 _PAUSE = 0.05
+_METRICS = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP', 'mIoU': 'mIoU'}
 _UNITS = dict(box='px', score='score', mask_iou='mask IoU', logits='logits')
 
 
@@ -52,6 +54,7 @@ class EngineRow:
     Attributes:
         seconds: An image, by round.
         agreement: What :func:`~.verification.compare` says of its results and those of the unfused model in fp32.
+        metrics: Of its results on the test split, if they were asked for.
         missing: Why there are no seconds.
     """
 
@@ -61,6 +64,7 @@ class EngineRow:
     threads: int
     seconds: list[float] = field(default_factory=list)
     agreement: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     missing: str | None = None
 
     def median(self) -> float:
@@ -78,6 +82,7 @@ def compare_engines(
     threads: int,
     engines: Sequence[str] | None = None,
     calibration: Path | None = None,
+    split: TestSplit | None = None,
     rounds: int = 15,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[EngineRow]:
@@ -92,6 +97,7 @@ def compare_engines(
         engines: Of `ENGINES`, and with `calibration` of `INT8_ENGINES`; None for all. Ratios are to `eager`, which
             always runs.
         calibration: Folder of images for int8.
+        split: To compute the metrics of every engine.
         rounds: After the warm-up.
         progress: Called with a line for each step.
 
@@ -116,6 +122,7 @@ def compare_engines(
         try:
             engine = _prepare(name, timed_model, folder, calibration, threads)
             row.agreement = _agreement(timed_model, engine)
+            row.metrics = split.metrics(engine.results) if split else {}
         except Exception as error:  # engines raise classes of their own; the others are measured
             if name == BASE:
                 raise
@@ -199,10 +206,15 @@ def markdown(rows: Sequence[EngineRow]) -> str:
             str(row.threads),
             row.engine,
             *measured,
-            row.missing or agreement_text(row.agreement),
+            row.missing or '; '.join(filter(None, [agreement_text(row.agreement), metrics_text(row.metrics)])),
         ]
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """The metrics by which models are ranked, in one cell."""
+    return ', '.join(f'{name} {metrics[key]:.4g}' for key, name in _METRICS.items() if key in metrics)
 
 
 def agreement_text(found: Mapping[str, float]) -> str:

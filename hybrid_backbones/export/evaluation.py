@@ -1,6 +1,6 @@
 """Metrics of an exported file and of its model on a config's test split, over the same images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,44 +35,43 @@ class TestSplit:
         """Files of the first images."""
         return [Path(self._dataset.get_data_info(i)['img_path']) for i in range(min(number, len(self._dataset)))]
 
-    @torch.no_grad()
     def compare(self, model: nn.Module, deployed: DeployedModel) -> dict[str, tuple[float, float]]:
         """Every metric of the file and of the model."""
+        dtype = deployed.meta['input']['dtype']
+        by_file = self.metrics(lambda images: deployed(images.astype(dtype)))
+        by_model = self._metrics(model.test_step)
+        return {name: (by_file[name], by_model[name]) for name in by_model}
+
+    def metrics(self, run: Callable[[np.ndarray], dict[str, np.ndarray]]) -> dict[str, float]:
+        """Every metric of what gives an exported file's results of images (1, H, W, 3) uint8 RGB."""
+        return self._metrics(
+            lambda data: [_filled(sample, run(read_image(sample.img_path)[None])) for sample in data['data_samples']]
+        )
+
+    @torch.no_grad()
+    def _metrics(self, predict: Callable[[dict[str, Any]], Sequence[BaseDataElement]]) -> dict[str, float]:
         with DefaultScope.overwrite_default_scope(self._cfg.get('default_scope')):
-            evaluators = [self._evaluator(), self._evaluator()]
+            evaluator = Evaluator(self._cfg.test_evaluator)
+            evaluator.dataset_meta = self._dataset.metainfo
             for index in range(len(self._dataset)):
                 data = pseudo_collate([self._dataset[index]])
-                results = _as_samples(deployed, data['data_samples'])
-                evaluators[0].process(results, data)
-                evaluators[1].process(model.test_step(data), data)
-            by_file, by_model = (evaluator.evaluate(len(self._dataset)) for evaluator in evaluators)
-        return {name: (float(by_file[name]), float(by_model[name])) for name in by_model}
-
-    def _evaluator(self) -> Evaluator:
-        evaluator = Evaluator(self._cfg.test_evaluator)
-        evaluator.dataset_meta = self._dataset.metainfo
-        return evaluator
+                evaluator.process(predict(data), data)
+            return {name: float(value) for name, value in evaluator.evaluate(len(self._dataset)).items()}
 
 
-def _as_samples(deployed: DeployedModel, samples: Sequence[BaseDataElement]) -> list[BaseDataElement]:
-    """Data samples with the file's results in place of predictions, for the images that they are of."""
-    filled = []
-    for sample in samples:
-        results, sample = deployed(_image(sample.img_path, deployed)), sample.clone()
-        if 'logits' in results:
-            sample.pred_sem_seg = PixelData(data=torch.from_numpy(results['labels'].astype(np.int64))[None])
-        else:
-            sample.pred_instances = _instances(results)
-        filled.append(sample)
-    return filled
+def _filled(sample: BaseDataElement, results: dict[str, np.ndarray]) -> BaseDataElement:
+    """A data sample with results of its image in place of predictions."""
+    sample = sample.clone()
+    if 'logits' in results:
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(results['labels'].astype(np.int64)))
+    else:
+        sample.pred_instances = _instances({name: values[0] for name, values in results.items()})
+    return sample
 
 
-def _image(path: str, deployed: DeployedModel) -> np.ndarray:
-    return read_image(path).astype(deployed.meta['input']['dtype'])
-
-
-def _instances(results: dict[str, Any]) -> InstanceData:
-    found = slice(int(results['count']))
+def _instances(results: dict[str, np.ndarray]) -> InstanceData:
+    """Detections of one image; those of a batch are padded behind its `count`."""
+    found = slice(int(results.get('count', len(results['scores']))))
     names = dict(bboxes='boxes', scores='scores', labels='labels', masks='masks')
     return InstanceData(
         **{ours: torch.from_numpy(results[name][found]) for ours, name in names.items() if name in results}

@@ -35,7 +35,8 @@ class TimedModel:
     """A model, the image it is timed with, and its exported file.
 
     Args:
-        name: Config, or `CONFIG+BACKBONE`, see :func:`~..profiling.speed.whole_model.find_config`.
+        config: Config, or the name of one or `CONFIG+BACKBONE`, see
+            :func:`~..profiling.speed.whole_model.find_config`.
         checkpoint: Its weights. None: random ones, and a detector's score threshold such that it finds as many objects
             as the config allows.
         size: Height and width in pixels of the image, which the model does not resize.
@@ -52,14 +53,15 @@ class TimedModel:
 
     def __init__(
         self,
-        name: str,
+        config: Config | str,
         checkpoint: str | Path | None,
         size: tuple[int, int],
         image: str | Path | None = None,
     ) -> None:
-        self.name = name
+        cfg = config if isinstance(config, Config) else find_config(config)
+        self.name = cfg.filename if isinstance(config, Config) else config
         self.size = size
-        self.cfg = at_size(find_config(name), size)
+        self.cfg = at_size(cfg, size)
         self._weights = Path(checkpoint).name if checkpoint else 'random'
         torch.manual_seed(0)
         trained, self._classes = load_trained(self.cfg, checkpoint) if checkpoint else (None, None)

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hybrid_backbones.engine.config import read_config
+from hybrid_backbones.engine.config import load_config, read_config
 from hybrid_backbones.export import engines
 from hybrid_backbones.export.engines import EngineRow, compare_engines, markdown, records
+from hybrid_backbones.export.evaluation import TestSplit
 from hybrid_backbones.export.exporting import is_exported
 from hybrid_backbones.export.input_rule import read_input_rule
 from hybrid_backbones.export.preprocessing import Preprocessing
@@ -124,6 +125,14 @@ def test_an_engine_that_differs_is_seen_and_one_that_fails_is_a_row(segmentor, f
 def test_a_ratio_is_the_median_of_the_rounds(segmentor):
     slow, fast = (EngineRow('a.py', name, SIZE, 1, list(s)) for name, s in (('eager', (2, 9, 4)), ('x', (1, 1, 8))))
     assert fast.ratio(slow) == 2 and fast.median() == 1 and fast.ratio(fast) == 1
+
+
+def test_metrics_of_every_engine(folder):
+    timed_model = TimedModel(str(folder / 'segmentor.py'), None, (160, 160))
+    split = TestSplit(load_config(folder / 'segmentor.py', options={'test_dataloader.dataset.indices': 3}))
+    rows = compare_engines(timed_model, folder, threads=1, engines=['onnxruntime'], split=split, rounds=1)
+    assert rows[1].metrics == pytest.approx(rows[0].metrics, abs=0.01) and 0 < rows[0].metrics['mIoU'] < 100
+    assert f'mIoU {rows[1].metrics["mIoU"]:.4g}' in markdown(rows)
 
 
 def test_what_is_not_to_be_had_is_named_before_anything_runs(segmentor, folder):

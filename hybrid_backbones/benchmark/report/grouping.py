@@ -17,7 +17,7 @@ import pandas as pd
 from ..costs import with_costs
 from ..images import Images
 from ..intervals import PerImage, redraw
-from ..rows import Row
+from ..rows import Row, framework_of
 from .statistics import deviation, interval
 
 # A setting is ranked by the first of these that its rows have.
@@ -262,7 +262,8 @@ def main_metric(rows: Sequence[Row]) -> str | None:
 
 
 def setting_of(row: Row) -> Setting:
-    return Setting(*(row['identity'][field.name] for field in fields(Setting)))
+    values = row['identity'] | dict(framework=framework_of(row['identity']))
+    return Setting(*(values[field.name] for field in fields(Setting)))
 
 
 def candidate_of(row: Row) -> Candidate:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...profiling.growth import growth_exponent
-from ..rows import Row
+from ..rows import Row, framework_of
 from .comparison import Comparison
 from .grouping import (
     AXES,
@@ -112,7 +112,7 @@ def results_table(results: Results) -> Table:
         rows.append(
             [
                 backbone,
-                *(identity[key] for key in ('framework', 'dataset', 'schedule')),
+                *(framework_of(identity), identity['dataset'], identity['schedule']),
                 'frozen' if identity['frozen'] else 'trained',
                 row['origin'],
                 *((row.get('metrics') or {}).get(name) for name in shown),

@@ -75,7 +75,8 @@ def _backbone_profiles(spec: Spec) -> Iterator[Job]:
 
 def _model_profile(run: Job) -> Job:
     """The job that measures cost, speed and memory of the model that a run trains."""
-    identity = {key: run.identity[key] for key in ('backbone', 'options', 'framework', 'config_sha256')}
+    keys = 'backbone', 'options', 'framework', 'config_sha256', 'engine'
+    identity = {key: run.identity[key] for key in keys if key in run.identity}
     identity |= dict(size=run.task['size'], batch_size=1, precision=run.task['precision'])
     return Job('profile', identity, run.task)
 
@@ -105,6 +106,8 @@ def _runs(spec: Spec, framework: Framework, folder: Path) -> Iterator[Job]:
             tier=spec.tier,
             weights_sha256=checkpoint and sha256(checkpoint),
             config_sha256=digest([_settings_of_results(values), options, spec.precision]),
+            # Absent otherwise: the ids of rows from before there were engines stay the same.
+            **(dict(engine=framework.engine) if framework.engine else {}),
         )
         for seed, frozen in product(backbone.seeds or spec.seeds, backbone.frozen or spec.frozen):
             yield Job('run', dict(identity, seed=seed, frozen=frozen), task)

@@ -70,6 +70,8 @@ class Framework(StrictModel):
     """for cost, speed and memory; default: 800x1280 for detectors, 512x2048 for segmentors"""
     multi_scale: bool = False
     """segmentors: evaluate with several scales and flips as well"""
+    engine: Literal['onnxruntime', 'openvino'] | None = None
+    """what evaluates and times the model, as an exported file; null: PyTorch"""
 
 
 class Effort(StrictModel):
@@ -145,7 +147,11 @@ def _missing(spec: Spec, folder: Path) -> Iterator[str]:
         except (OSError, ValueError) as error:
             yield f'config of {framework.name}: {error}'
             continue
-        if framework.multi_scale:
+        if framework.engine and spec.precision != 'fp32':
+            yield f'engine of {framework.name}: files compute in fp32, and the spec has precision {spec.precision}'
+        if framework.multi_scale and framework.engine:
+            yield f'multi_scale of {framework.name}: a file for {framework.engine} has one scale'
+        elif framework.multi_scale:
             yield from (f'multi_scale of {framework.name}: {text}' for text in _multi_scale_problems(values))
     for pattern in spec.profile.backbones if spec.profile else ():
         if not list_backbones(pattern):

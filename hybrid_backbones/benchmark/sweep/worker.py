@@ -23,6 +23,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
+from ..._extras import require
 from ..._files import write_whole
 from ...backbones.factory import create_backbone
 from ...checkpoints.download import sha256
@@ -37,6 +38,7 @@ from ...profiling.speed.whole_model import WholeModel
 from ...swap import build_stages, swap_backbone
 from ..images import file_of, limits_in_percent, read_images
 from ..quoted import published_value
+from .deployed import DEPLOYED, PACKAGES, metrics_of_file, speed_of_file
 from .evaluators import record_images
 from .fingerprint import Recorded, record_beginning
 from .jobs import Job
@@ -84,6 +86,9 @@ def _run(job: Job, folder: Path, *, stop: bool = False) -> dict[str, Any]:
         Recorded: `stop`, and the beginning is recorded.
     """
     identity, task = job.identity, job.task
+    engine = identity.get('engine')
+    if engine:
+        require('export', *PACKAGES[engine])  # before the training
     name, options = identity['backbone'], identity['options']
     options = options | (frozen(name, options) if identity['frozen'] else {})
     runner = train(
@@ -101,6 +106,10 @@ def _run(job: Job, folder: Path, *, stop: bool = False) -> dict[str, Any]:
     final = {name: percent(name, curve[-1, 1]) for name, curve in values.items()}
     if task['multi_scale']:
         final |= _multi_scale(runner, folder)
+    if engine:
+        config, checkpoint = _config_and_checkpoint(runner)
+        found = metrics_of_file(engine, config, checkpoint, folder / WORK_DIR)
+        final = {name: percent(name, value) for key, value in found.items() if (name := metric_name(key))}
     if identity['tier'] != 'full':
         _drop_weights(folder)
     curves = {name: _thinned(losses[name]) for name in ('loss',) if name in losses} | {
@@ -112,7 +121,8 @@ def _run(job: Job, folder: Path, *, stop: bool = False) -> dict[str, Any]:
         metrics=measured,
         published=_published(identity, measured),
         curves={name: [p for p in curve if p[1] is not None] for name, curve in curves.items()},
-        **_intervals(folder),
+        # An exported file is not what was validated.
+        **({} if engine else _intervals(folder)),
         fingerprint=_recorded(job, folder),
     )
 
@@ -175,11 +185,15 @@ def percent(name: str, value: float) -> float | None:
 
 
 def _multi_scale(runner: Runner, folder: Path) -> dict[str, float | None]:
-    config = Path(runner.work_dir) / Path(runner.cfg.filename).name
-    # A run that was resumed after its last iteration has not recorded its checkpoint itself.
-    checkpoint = latest_checkpoint(runner.work_dir)
+    config, checkpoint = _config_and_checkpoint(runner)
     logged = test(str(config), str(checkpoint), work_dir=str(folder / 'multi_scale'), tta=True)
     return {f'{name}_ms': percent(name, logged[name]) for name in _SEGMENTATION}
+
+
+def _config_and_checkpoint(runner: Runner) -> tuple[Path, Path]:
+    """What a run has trained, as files."""
+    # A run that was resumed after its last iteration has not recorded its checkpoint itself.
+    return Path(runner.work_dir) / Path(runner.cfg.filename).name, latest_checkpoint(runner.work_dir)
 
 
 def _weights(runner: Runner, checkpoint: str | None) -> dict[str, Any] | None:
@@ -205,8 +219,9 @@ def _published(identity: dict[str, Any], measured: dict[str, float]) -> dict[str
 
 
 def _drop_weights(folder: Path) -> None:
-    for file in (folder / WORK_DIR).glob('*.pth'):
-        file.unlink()
+    for pattern in ('*.pth', f'{DEPLOYED}.*'):
+        for file in (folder / WORK_DIR).glob(pattern):
+            file.unlink()
 
 
 def _thinned(curve: np.ndarray) -> list[list[float]]:
@@ -230,7 +245,11 @@ def _profile(job: Job, folder: Path) -> dict[str, Any]:
         total = _cost(model_cost(cfg, size), size)
         network = WholeModel(cfg, size)
     settings = Settings(batch_size=identity['batch_size'], dtype=identity['precision'], **job.task['effort'])
-    measured = profile(network, size, settings)
+    if engine := identity.get('engine'):
+        require('export', *PACKAGES[engine])
+        measured = speed_of_file(engine, cfg, size, settings)
+    else:
+        measured = profile(network, size, settings)
     found: dict[str, Any] = dict(cost=total, backbone_cost=alone)
     found['memory'] = dict(inference_mib=measured.inference_mib, training_mib=measured.train_mib)
     if measured.seconds:

@@ -135,6 +135,22 @@ def test_multi_scale_needs_a_segmentor_with_tta_pipeline(tmp_path):
         read_jobs(write(tmp_path, f'tier: smoke\n{frameworks.replace(str(detector), str(segmentor))}'))
 
 
+def test_an_engine_has_fp32_and_one_scale(tmp_path):
+    segmentor = CONFIG.with_name('upernet_conv2former_n_shapes.py')
+    text = f'tier: smoke\nframeworks: [{{name: x, config: {segmentor}, datasets: [shapes], engine: openvino}}]'
+    with pytest.raises(SpecError, match='engine of x: files compute in fp32, and the spec has precision bf16'):
+        read_jobs(write(tmp_path, f'{text}\nprecision: bf16'))
+    with pytest.raises(SpecError, match='multi_scale of x: a file for openvino has one scale'):
+        read_jobs(write(tmp_path, text.replace('openvino}', 'openvino, multi_scale: true}')))
+
+
+def test_rows_of_an_engine_are_other_rows(tmp_path):
+    segmentor = CONFIG.with_name('upernet_conv2former_n_shapes.py')
+    text = f'tier: smoke\nbackbones: [conv2former_n]\nframeworks: [{{name: x, config: {segmentor}, datasets: [shapes]'
+    ids = [{job.id for job in read_jobs(write(tmp_path, text + end))} for end in ('}]', ', engine: openvino}]')]
+    assert len(ids[0]) == len(ids[1]) == 2 and not ids[0] & ids[1]
+
+
 def test_missing_spec_is_an_error_with_its_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'no spec .*gone\.yaml; examples are in configs/transfer'):
         read_jobs(tmp_path / 'gone.yaml')

@@ -164,6 +164,30 @@ def test_rows_are_verified(tool, tmp_path):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
+def test_metrics_and_speed_of_the_exported_file(tool, tmp_path, engine):
+    by_torch = RUNS.replace('    multi_scale: true\n', '').replace('tiny_moat_0', 'conv2former_n')
+    by_engine = by_torch.replace('    size: [64, 64]', f'    size: [64, 64]\n    engine: {engine}')
+    rows = []
+    for name, text in (('torch', by_torch), ('engine', by_engine)):
+        spec = write(tmp_path, text.replace('profile: {backbones: [conv2former_n], sizes: [8]}\n', ''))
+        status, printed = tool('run', spec, '--results', tmp_path / name)
+        assert status == 0, printed
+        rows += with_costs(read(tmp_path / name))
+    profile, run, profile_of_file, run_of_file = rows
+    assert run_of_file['identity']['engine'] == profile_of_file['identity']['engine'] == engine
+    assert run_of_file['metrics'] == pytest.approx(run['metrics'], abs=0.05)
+    # PyTorch's memory is not the file's.
+    assert run_of_file['cost'] == run['cost'] and run_of_file['memory']['inference_mib'] is None
+    assert run_of_file['speed']['median_s'] == profile_of_file['speed']['median_s'] != profile['speed']['median_s']
+    assert not list((tmp_path / 'engine').rglob('deployed.*'))  # of this tier, as the weights
+    _, printed = tool('status', spec, '--results', tmp_path / 'engine')
+    assert printed.startswith('2 jobs: 2 finished')
+    assert tool('report', tmp_path / 'engine')[0] == 0
+    assert f'upernet in {engine}' in (tmp_path / 'engine/report/report.md').read_text()
+
+
 def test_missing_extra_is_an_error_with_the_install_command():
     code = f"import runpy, sys; sys.modules['plotly'] = None; runpy.run_path({str(TOOL)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, check=False)
