@@ -2,7 +2,7 @@
 
 Parameters and MACs are equal everywhere. Losses and predictions depend on rounding, thus on the processor, threads and
 versions. Training amplifies that: in detectors, which sample boxes, from less than 1e-6 in the first loss to 4e-4 in
-the second, and to about 10 % in each after ten iterations. So do the tolerances; the mean of the losses varies less.
+the second, and to 10 or 20 % after ten iterations. So do the tolerances; the mean of the losses varies less.
 Random numbers (dropped paths, sampled boxes) differ between kinds of devices: runs of a GPU are compared on a GPU.
 """
 

@@ -1,7 +1,7 @@
 """Fingerprints of the same run, computed under other conditions, agree; those of other runs and edited ones do not.
 
 `fingerprints.json` has four runs of 20 iterations on `shapes` (Mask R-CNN and UperNet, two backbones), each computed
-with one thread, with two, and twice with all initial weights multiplied by `1 + 1e-6 N(0, 1)`, more than what another
+with one thread, with two, and with all initial weights multiplied by `1 + 1e-6 N(0, 1)`, more than what another
 processor's rounding changes.
 """
 

@@ -146,10 +146,10 @@ def test_rows_failures_and_repeated_run(tool, tmp_path):
     status, printed = tool('verify', spec, '--results', results, '--row', run['id'])
     assert status == 1
     # Everything else is computed again as it was.
-    assert [re.sub(r'[\d.,]+', 'N', line.strip()) for line in printed.splitlines()[1:]] == [
-        'mIoU of the per-image results is N; the row has N',
-        'parameters are N the row has N',
-        'loss N is N the row has N N% are allowed',
+    assert [re.split(' is | are ', line.strip())[0] for line in printed.splitlines()[1:]] == [
+        'mIoU of the per-image results',
+        'parameters',
+        'loss 1',
     ]
 
 
