@@ -83,8 +83,8 @@ def _confidence(model: nn.Module, image: dict) -> float:
     (sample,) = model.test_step(pseudo_collate([image]))
     if 'seg_logits' in sample:
         logits = sample.seg_logits.data.float()
-        # One channel: two classes, by a sigmoid that is applied already.
-        likeliest = logits.softmax(0).amax(0) if len(logits) > 1 else logits
+        # One channel: the probability of the second of two classes, with mmseg's sigmoid.
+        likeliest = logits.softmax(0).amax(0) if len(logits) > 1 else torch.maximum(logits, 1 - logits)
         return float(likeliest.mean())
     scores = sample.pred_instances.scores
     return float(scores.max()) if len(scores) else 0.0

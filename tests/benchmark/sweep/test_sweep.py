@@ -157,7 +157,7 @@ def test_rows_failures_and_repeated_run(tool, tmp_path):
 def test_rows_are_verified(tool, tmp_path):
     spec, results = write(tmp_path, RUNS), tmp_path / 'results'
     tool('run', spec, '--results', results)
-    status, printed = tool('verify', spec, '--results', results, '--threads', 2)
+    status, printed = tool('verify', spec, '--results', results)
     assert (status, printed.count('verified'), printed.count('not verified')) == (0, 1, 0)
     assert tool('verify', spec, '--results', results, '--row', 'abc')[0].startswith(
         'no finished run of the spec has the id abc; 1 of the 1 finished runs are of this spec:'
