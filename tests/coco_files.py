@@ -4,6 +4,7 @@ import contextlib
 import io
 
 import numpy as np
+import torch
 from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
@@ -87,3 +88,17 @@ def _rle(rng: np.random.Generator, box: list[float]) -> dict:
 def _detection(rng: np.random.Generator, image: int, category: int, box: list[float]) -> dict:
     score = float(rng.uniform(0.05, 1))
     return dict(image_id=image, category_id=category, bbox=box, segmentation=_rle(rng, box), score=score)
+
+
+def detections(image: int, results: list[dict]) -> dict:
+    """An image's detections as MMDetection's models give them."""
+    own = [result for result in results if result['image_id'] == image]
+    boxes = torch.tensor([r['bbox'] for r in own]).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    instances = dict(
+        bboxes=boxes,
+        scores=torch.tensor([r['score'] for r in own]),
+        labels=torch.tensor([r['category_id'] // 2 for r in own]),
+        masks=[dict(r['segmentation']) for r in own],
+    )
+    return dict(img_id=image, ori_shape=(SIZE, SIZE), pred_instances=instances)

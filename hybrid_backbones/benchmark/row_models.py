@@ -5,7 +5,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints, TypeAdapter
+from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, StringConstraints, TypeAdapter
 
 from .validation import Size, StrictModel
 
@@ -77,6 +77,20 @@ class Published(StrictModel):
     """measured minus published, in points"""
 
 
+class Fingerprint(StrictModel):
+    """What `hybrid-backbones transfer verify` computes again, within minutes."""
+
+    parameters: int
+    macs: int
+    """of the whole model, at the size of the spec"""
+    device: Literal['cpu', 'cuda']
+    losses: Annotated[list[FiniteFloat], Field(min_length=1)]
+    """of the run's first iterations, at most 20"""
+    confidences: list[FiniteFloat]
+    """after these iterations, of at most 16 validation images: the highest score of a detector; the probability of a
+    segmentor's likeliest class, the mean over the pixels"""
+
+
 class RunIdentity(StrictModel):
     backbone: str
     options: dict[str, Any]
@@ -140,9 +154,14 @@ class RunRow(_Row):
     identity: RunIdentity
     weights: Weights | None = None
     metrics: Metrics = {}
+    intervals: dict[MetricName, tuple[Percent, Percent]] = {}
+    """95 % intervals of metrics over the images, by bootstrapping"""
+    images_sha256: str | None = None
+    """of `images/ID.npz` in the results folder: per-image results of the metrics with intervals"""
     curves: dict[str, list[tuple[float, float]]] = {}
     """loss and metrics as [iteration, value]"""
     published: Published | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class ProfileRow(_Row):

@@ -4,6 +4,7 @@ hybrid-backbones transfer run configs/transfer/smoke.yaml --slots 2
 hybrid-backbones transfer run configs/transfer/proxy.yaml --data coco_mini=DIR --data ade20k_mini=DIR
 hybrid-backbones transfer race configs/transfer/proxy.yaml --slots 2
 hybrid-backbones transfer status configs/transfer/smoke.yaml
+hybrid-backbones transfer verify configs/transfer/smoke.yaml --row ID
 hybrid-backbones transfer report work_dirs/transfer/smoke
 hybrid-backbones transfer check work_dirs/transfer/smoke --baseline docs/results/smoke --points 20 --memory 4
 hybrid-backbones transfer schema row
@@ -20,13 +21,15 @@ from mmengine.config import DictAction
 from ..engine.packaged_configs import CONFIGS
 
 try:
+    from ..benchmark.images import images_of_runs
     from ..benchmark.quoted import quoted_rows
     from ..benchmark.report import write_report
     from ..benchmark.report.check import Tolerances, compare_with_baseline
     from ..benchmark.row_models import ROW
-    from ..benchmark.rows import Row, read
+    from ..benchmark.rows import Row, describe, read
     from ..benchmark.sweep import ENGINES, locate_datasets, read_jobs, run_sweep, status
     from ..benchmark.sweep.spec import Spec
+    from ..benchmark.sweep.verify import rows_with_jobs, verify
 except ModuleNotFoundError as error:
     sys.exit(f'hybrid-backbones transfer: {error}')
 
@@ -44,6 +47,11 @@ def parse_args() -> argparse.Namespace:
     _add_run_arguments(run, list(ENGINES))
     _add_run_arguments(race, [name for name in ENGINES if name != 'slurm'])  # whose arrays are submitted as a whole
     _add_race_arguments(race)
+    verify = commands.add_parser('verify', help='compute again what rows of a spec begin with; exit status 1 if not')
+    _add_spec_arguments(verify)
+    _add_data_argument(verify)
+    verify.add_argument('--row', nargs='+', metavar='ID', help='ids of the rows; default: all finished runs')
+    verify.add_argument('--threads', type=int, default=1, help='default: %(default)s')
     report = commands.add_parser('report', help='write a CSV file, Markdown and an HTML page')
     report.add_argument('--out', type=Path, help='folder for them; default: report/ in the results folder')
     report.add_argument('--quoted', action='store_true', help='show published figures too, marked and not ranked')
@@ -60,7 +68,7 @@ def parse_args() -> argparse.Namespace:
     schema = commands.add_parser('schema', help='print the JSON schema of specs or of rows')
     schema.add_argument('kind', choices=['spec', 'row'])
     args = parser.parse_args()
-    if args.command in ('run', 'race', 'status'):
+    if args.command in ('run', 'race', 'verify', 'status'):
         if bool(args.spec) == bool(args.tier):
             parser.error('give either a spec file or --tier')
         args.spec = Path(args.spec or SPECS / f'{args.tier}.yaml')
@@ -74,7 +82,7 @@ def _add_spec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--results', type=Path, help='results folder; default: work_dirs/transfer/NAME_OF_THE_SPEC')
 
 
-def _add_run_arguments(parser: argparse.ArgumentParser, engines: list[str]) -> None:
+def _add_data_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--data',
         type=_named_folder,
@@ -84,6 +92,10 @@ def _add_run_arguments(parser: argparse.ArgumentParser, engines: list[str]) -> N
         help='folder of a dataset of the spec; repeatable. Default: the environment variable '
         'HYBRID_BACKBONES_DATA_NAME, else where the config says',
     )
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser, engines: list[str]) -> None:
+    _add_data_argument(parser)
     parser.add_argument('--engine', choices=engines, default='local', help='where the jobs run')
     parser.add_argument('--slots', type=int, default=1, help='concurrent training runs; profiles run alone')
     parser.add_argument(
@@ -140,6 +152,19 @@ def _race(args: argparse.Namespace) -> int:
     return int(bool(ends.keys() & {'failed', 'killed'}))
 
 
+def _verify(args: argparse.Namespace) -> int:
+    pairs = rows_with_jobs(_rows(args.results), read_jobs(args.spec), args.row)
+    jobs = locate_datasets([job for _, job in pairs], dict(args.data))
+    wrong = 0
+    for (row, _), job in zip(pairs, jobs, strict=True):
+        problems = verify(args.results, row, job, args.threads)
+        wrong += bool(problems)
+        print(
+            '\n  '.join([f'{row["id"]}, {describe(row)}: {"not " if problems else ""}verified', *problems]), flush=True
+        )
+    return int(bool(wrong))
+
+
 def _status(args: argparse.Namespace) -> int:
     print(status(args.results, read_jobs(args.spec)))
     return 0
@@ -154,7 +179,8 @@ def _rows(folder: Path) -> list[Row]:
 def _report(args: argparse.Namespace) -> int:
     rows = _rows(args.results)
     rows += quoted_rows(rows) if args.quoted else []
-    for path in write_report(rows, args.out or args.results / 'report', args.title):
+    images = images_of_runs(args.results, rows)
+    for path in write_report(rows, args.out or args.results / 'report', args.title, images):
         print(path)
     return 0
 
@@ -174,7 +200,9 @@ def _schema(args: argparse.Namespace) -> int:
 def main() -> int | str:
     args = parse_args()
     try:
-        commands = dict(run=_run, race=_race, status=_status, report=_report, check=_check, schema=_schema)
+        commands = dict(
+            run=_run, race=_race, verify=_verify, status=_status, report=_report, check=_check, schema=_schema
+        )
         return commands[args.command](args)
     except KeyboardInterrupt:
         return 'interrupted: finished rows are kept, running jobs are marked as killed; the same command continues'

@@ -78,12 +78,14 @@ class CocoMetric(coco_metric.CocoMetric):
         super().__init__(*arguments, **options)
         self.fast = fast
 
+    def evaluation(self, *arguments: Any) -> COCOeval:
+        """What evaluates boxes or masks; called as pycocotools' `COCOeval`."""
+        return (FastCOCOeval if self.fast else COCOeval)(*arguments)
+
     def compute_metrics(self, results: list) -> dict[str, float]:
         """As MMDetection's, which takes the evaluation from its module's namespace."""
-        if not self.fast:
-            return super().compute_metrics(results)
         plain = coco_metric.COCOeval
-        coco_metric.COCOeval = FastCOCOeval
+        coco_metric.COCOeval = self.evaluation
         try:
             return super().compute_metrics(results)
         finally:

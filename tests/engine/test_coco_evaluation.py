@@ -9,7 +9,6 @@ import time
 import coco_files
 import numpy as np
 import pytest
-import torch
 from mmengine.registry import METRICS as METRICS_OF_MMENGINE
 from pycocotools.cocoeval import COCOeval
 
@@ -79,7 +78,7 @@ def test_the_metric_equals_that_of_mmdet(tmp_path):
     for kind in kinds:
         metric = METRICS_OF_MMENGINE.build(dict(kind, **config))
         metric.dataset_meta = dict(classes=[category['name'] for category in truth['categories']])
-        metric.process({}, [sample(image['id'], results) for image in truth['images']])
+        metric.process({}, [coco_files.detections(image['id'], results) for image in truth['images']])
         with contextlib.redirect_stdout(io.StringIO()):
             found.append(metric.evaluate(6))
     # AP of three classes, and the summaries of boxes and masks.
@@ -87,20 +86,6 @@ def test_the_metric_equals_that_of_mmdet(tmp_path):
     # Classes without objects of a size have NaN.
     np.testing.assert_equal(found[0], found[2])
     np.testing.assert_equal(found[1], found[2])
-
-
-def sample(image: int, results: list[dict]) -> dict:
-    """An image's detections as MMDetection's models give them."""
-    own = [result for result in results if result['image_id'] == image]
-    boxes = torch.tensor([r['bbox'] for r in own]).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    instances = dict(
-        bboxes=boxes,
-        scores=torch.tensor([r['score'] for r in own]),
-        labels=torch.tensor([r['category_id'] // 2 for r in own]),
-        masks=[dict(r['segmentation']) for r in own],
-    )
-    return dict(img_id=image, ori_shape=(coco_files.SIZE, coco_files.SIZE), pred_instances=instances)
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ class AveragePrecision:
         self.objects = np.asarray(objects, np.float64)
         self.recalls = np.asarray(recalls)
         self.thresholds = len(detections.matched)
-        detections = detections.by_score()
+        self.detections = detections = detections.by_score()
         # An additional image that is never drawn holds the last points of the curves.
         self._detection_image = detections.image
         self._first_detection = np.searchsorted(detections.category, np.arange(self.categories))

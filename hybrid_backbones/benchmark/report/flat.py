@@ -46,6 +46,8 @@ def flatten(row: Row) -> dict[str, Any]:
     if weights := row.get('weights'):
         flat |= {'weights_file': weights['file'], 'weights_loaded_fraction': weights['loaded']}
     flat |= {f'{name}_percent': value for name, value in (row.get('metrics') or {}).items()}
+    for name, (low, high) in (row.get('intervals') or {}).items():
+        flat |= {f'{name}_low_percent': low, f'{name}_high_percent': high}
     for part, prefix, columns in (
         ('cost', 'model', {key: f'model_{name}' for key, name in _COST.items()}),
         ('backbone_cost', 'backbone', {key: f'backbone_{name}' for key, name in _COST.items()}),

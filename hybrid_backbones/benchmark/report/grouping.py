@@ -6,19 +6,24 @@ its options and weights. Only measured, finished rows are ranked.
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..costs import with_costs
+from ..images import Images
+from ..intervals import PerImage, redraw
 from ..rows import Row, framework_of
 from .statistics import deviation, interval
 
 # A setting is ranked by the first of these that its rows have.
 MAIN_METRICS = ('mask_AP', 'box_AP', 'mIoU')
+# A setting is left out of rankings and pictures if all of its main metrics, in percent, are lower.
+LEAST_SCORE = 0.5
 
 
 @dataclass(frozen=True, order=True)
@@ -68,13 +73,18 @@ class Axis:
 
 @dataclass(frozen=True)
 class Group:
-    """A candidate in a setting: its ranked rows, one for each seed."""
+    """A candidate in a setting: its ranked rows, one for each seed.
+
+    Attributes:
+        per_image: Per-image results of the metric, of the rows that have some.
+    """
 
     setting: Setting
     candidate: Candidate
     label: str
     metric: str
     rows: tuple[Row, ...]
+    per_image: tuple[PerImage, ...] = field(default=(), compare=False)
 
     @property
     def values(self) -> list[float]:
@@ -91,6 +101,20 @@ class Group:
     @property
     def interval(self) -> float | None:
         return interval(self.values)
+
+    @property
+    def images(self) -> tuple[Hashable, ...]:
+        """Of the first seed with per-image results."""
+        return self.per_image[0].images if self.per_image else ()
+
+    @cached_property
+    def redrawn(self) -> np.ndarray | None:
+        """Scores of redraws of the images in percent, the mean over seeds; None unless all have the same images."""
+        same = [found for found in self.per_image if found.images == self.images]
+        if len(same) < len(self.rows) or len(self.images) < 2:
+            return None
+        counts = redraw(len(self.images))
+        return 100 * np.mean([found.scores(counts) for found in same], axis=0)
 
     def cost(self, axis: Axis) -> float | None:
         """Median over the seeds."""
@@ -143,10 +167,15 @@ AXES = (
 
 
 class Results:
-    """All rows of a report, grouped; runs have the costs of their model's profile."""
+    """All rows of a report, grouped; runs have the costs of their model's profile.
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    Args:
+        images: Per-image results of rows, by the id of the row.
+    """
+
+    def __init__(self, rows: Sequence[Row], images: Mapping[str, Images] | None = None) -> None:
         self.rows = with_costs(rows)
+        self._images = images or {}
         self.runs = [row for row in self.rows if row['record'] == 'run']
         # Backbones alone: profiles of whole models are part of the runs.
         self.profiles = [r for r in self.rows if r['record'] == 'profile' and r['identity']['framework'] is None]
@@ -163,11 +192,31 @@ class Results:
 
     @cached_property
     def metrics(self) -> dict[Setting, str]:
-        """The metric by which each setting is ranked; settings without one are absent."""
+        """The metric by which each setting is ranked; settings without one, or without a score, are absent."""
+        found = {s: main_metric(rows) for s, rows in self._finished.items() if s not in self.without_scores}
+        return {s: metric for s, metric in found.items() if metric}
+
+    @cached_property
+    def without_scores(self) -> list[Setting]:
+        """Settings in which no candidate scores: they are left out of rankings and pictures."""
+        best = {
+            setting: max((row['metrics'].get(name, 0) for row in rows for name in MAIN_METRICS), default=0)
+            for setting, rows in self._finished.items()
+            if main_metric(rows)
+        }
+        return [setting for setting, score in best.items() if score < LEAST_SCORE]
+
+    @cached_property
+    def drawn_runs(self) -> list[Row]:
+        """Runs in the settings that are ranked or drawn."""
+        return [row for row in self.runs if setting_of(row) not in self.without_scores]
+
+    @cached_property
+    def _finished(self) -> dict[Setting, list[Row]]:
         of_setting: dict[Setting, list[Row]] = defaultdict(list)
         for row in filter(_finished, self.runs):
             of_setting[setting_of(row)].append(row)
-        return {s: metric for s in sorted(of_setting) if (metric := main_metric(of_setting[s]))}
+        return {setting: of_setting[setting] for setting in sorted(of_setting)}
 
     @cached_property
     def groups(self) -> dict[Setting, list[Group]]:
@@ -177,9 +226,15 @@ class Results:
             metric = self.metrics.get(setting_of(row))
             if metric in row['metrics']:
                 seeds[setting_of(row), candidate_of(row)].append(row)
-        groups = [Group(s, c, self.labels[c], self.metrics[s], tuple(rows)) for (s, c), rows in seeds.items()]
+        groups = [self._group(setting, candidate, rows) for (setting, candidate), rows in seeds.items()]
         by_setting = {s: [group for group in groups if group.setting == s] for s in self.metrics}
         return {s: sorted(found, key=lambda g: (-g.mean, g.label)) for s, found in by_setting.items()}
+
+    def _group(self, setting: Setting, candidate: Candidate, rows: Sequence[Row]) -> Group:
+        metric = self.metrics[setting]
+        images = [self._images.get(row['id'], {}).get(metric) for row in rows]
+        known = tuple(found for found in images if found is not None)
+        return Group(setting, candidate, self.labels[candidate], metric, tuple(rows), known)
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -193,7 +248,9 @@ class Results:
     @cached_property
     def families(self) -> list[str]:
         """Families that plots may show."""
-        shown = [row for row in self.runs if row['origin'] == 'measured' and (_finished(row) or row.get('curves'))]
+        shown = [
+            row for row in self.drawn_runs if row['origin'] == 'measured' and (_finished(row) or row.get('curves'))
+        ]
         shown += [row for row in self.profiles if row['origin'] == 'measured']
         return sorted({family_of(row['identity']['backbone']) for row in shown})
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .answers import answers
 from .grouping import Results
 from .sections import Section, notice, summary
 from .tables import Table
@@ -16,6 +17,8 @@ def write_markdown(
 ) -> str:
     """The whole text; `pictures`, by the anchor of a section and the title of a block, are in the same folder."""
     parts = [f'# {_escaped(title)}']
+    if found := answers(results):
+        parts.append('\n'.join(f'- {_escaped(answer)}' for answer in found))
     if text := notice(results):
         parts.append(f'> **{text}**')
     facts = '\n'.join(f'- {name}: {_escaped(value)}' for name, value in summary(results))
@@ -34,6 +37,8 @@ def _section(section: Section, pictures: Mapping[tuple[str, str], Path]) -> list
         picture = block.title and pictures.get((section.anchor, block.title))
         if block.title and (picture or block.table):
             parts.append(f'### {_escaped(block.title)}')
+        if block.note:
+            parts.append(_escaped(block.note))
         if picture:
             parts.append(f'![{_escaped(block.title)}]({picture.name})')
         if block.table:

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from .answers import answers
 from .grouping import Results
 from .markdown import NO_ROWS
 from .sections import Section, notice, summary
@@ -27,6 +28,7 @@ def write_page(results: Results, sections: Sequence[Section], title: str) -> str
     has_plots = any(block.plots for section in sections for block in section.blocks)
     return environment.get_template('page.html.j2').render(
         title=title,
+        answers=answers(results),
         notice=notice(results),
         summary=summary(results),
         sections=sections,

@@ -103,7 +103,9 @@ def _set_log_ticks(axis: 'PlotAxis') -> None:
 
 
 def _curves_to_draw(results: Results) -> list[tuple[Setting, str, list[Row]]]:
-    rows = [row for row in results.runs if row['origin'] == 'measured' and any((row.get('curves') or {}).values())]
+    rows = [
+        row for row in results.drawn_runs if row['origin'] == 'measured' and any((row.get('curves') or {}).values())
+    ]
     drawn = []
     for setting in sorted({setting_of(row) for row in rows}):
         here = [row for row in rows if setting_of(row) == setting]

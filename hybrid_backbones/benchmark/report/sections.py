@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..rows import Row, describe
 from . import figures, tables
+from .comparison import Comparison, noise_floor
 from .figures import Plot
 from .grouping import AXES, Group, Results, backbone_of, candidate_of, setting_of
 from .statistics import MIN_FOR_CORRELATION, MIN_FOR_Z, rank_correlations, z_scores
@@ -19,9 +20,10 @@ ONLY_MEASURED = 'Only measured, finished rows are ranked; quoted and converted o
 
 @dataclass
 class Block:
-    """Plots, and a table of the same numbers, which the page collapses beneath them."""
+    """A note, plots, and a table of the same numbers, which the page collapses beneath them."""
 
     title: str = ''
+    note: str = ''
     plots: list[Plot] = field(default_factory=list)
     table: Table | None = None
 
@@ -87,7 +89,7 @@ def _runs(results: Results) -> Section | None:
 
 
 def _settings(results: Results) -> Section | None:
-    settings = sorted({setting_of(row) for row in results.runs if row.get('metrics')})
+    settings = sorted({setting_of(row) for row in results.drawn_runs if row.get('metrics')})
     if not settings:
         return None
     styles = family_styles(results.families)
@@ -95,11 +97,18 @@ def _settings(results: Results) -> Section | None:
     for setting in settings:
         groups = results.groups.get(setting, [])
         plots = [plot for axis in AXES if (plot := figures.pareto(groups, axis, styles))]
-        blocks.append(Block(setting.label, plots, tables.setting_table(results, setting, groups)))
+        compared = Comparison(groups)
+        blocks.append(
+            Block(setting.label, noise_floor(compared), plots, tables.setting_table(results, setting, compared))
+        )
     notes = [
         'Dotted: the Pareto front, the backbones that no other surpasses in score at the same or lower cost. Costs are '
         'those of the whole model; each machine and input size has its own front. ± 95 %: half width of the confidence '
         "interval of the mean over seeds, by Student's t distribution.",
+        'Two backbones are distinguished if the 95 % interval of their difference excludes 0. Its variance has two '
+        'parts: over images (bootstrap, the same draws for both, scores averaged over seeds) and over seeds (pooled '
+        'over the setting). A rank is one more than the number of better backbones that are distinguished from this '
+        'one, without a correction for many comparisons. One seed, or no per-image results: no rank.',
         ONLY_MEASURED,
     ]
     return Section('settings', 'Scores against cost', notes, blocks)
@@ -134,7 +143,7 @@ def _z_block(results: Results, tier: str, z: pd.DataFrame) -> Block:
     cells = [[label, mean, len(found), *(found.get(setting) for setting in z)] for label, _, mean, found in rows]
     drawn = [(*row, {s.label: value for s, value in found.items()}) for *row, found in rows]
     plot = figures.z_scores(drawn, family_styles(results.families))
-    return Block(f'Tier {tier}', [plot], Table(f'z-scores, tier {tier}', columns, cells))
+    return Block(f'Tier {tier}', '', [plot], Table(f'z-scores, tier {tier}', columns, cells))
 
 
 def _correlations(results: Results) -> Section | None:
@@ -172,7 +181,7 @@ def _frozen(results: Results) -> Section | None:
     ]
     plot = figures.agreement(points, 'frozen', 'trained', family_styles(results.families))
     note = 'The same backbone, weights and setting, with the backbone frozen and fine-tuned.'
-    return Section('frozen', 'Frozen against trained', [note], [Block('', [plot], Table('Frozen', columns, rows))])
+    return Section('frozen', 'Frozen against trained', [note], [Block('', '', [plot], Table('Frozen', columns, rows))])
 
 
 def _frozen_pairs(results: Results) -> Iterator[tuple[Group, Group]]:
@@ -203,21 +212,23 @@ def _published(results: Results) -> Section | None:
     plots = [figures.agreement(points, 'published', 'measured', family_styles(results.families))] if points else []
     note = 'On the dotted line, measured and published values are equal; schedules may differ (see the table).'
     return Section(
-        'published', 'Measured against published', [note], [Block('', plots, Table('Published', columns, cells))]
+        'published', 'Measured against published', [note], [Block('', '', plots, Table('Published', columns, cells))]
     )
 
 
 def _curves(results: Results) -> Section | None:
     styles = family_styles(results.families)
     blocks = []
-    runs = [row for row in results.runs if row['origin'] == 'measured' and any((row.get('curves') or {}).values())]
+    runs = [
+        row for row in results.drawn_runs if row['origin'] == 'measured' and any((row.get('curves') or {}).values())
+    ]
     for setting in sorted({setting_of(row) for row in runs}):
         here = [row for row in runs if setting_of(row) == setting]
         plots = []
         for name in curve_names(here, results.metrics.get(setting)):
             drawn = [(_run_label(results, row), row) for row in here if row['curves'].get(name)]
             plots.append(figures.curves(name, drawn, styles))
-        blocks.append(Block(setting.label, plots))
+        blocks.append(Block(setting.label, '', plots))
     note = 'Lines of runs that did not finish are dashed. The numbers are in rows.jsonl.'
     return Section('curves', 'Curves', [note], blocks) if blocks else None
 
@@ -270,7 +281,7 @@ def _growth(results: Results) -> Section | None:
         'of global attention. Exponents are fitted over all sizes. In Markdown, pictures with many backbones show only '
         'the smallest of each family.'
     )
-    block = Block('', plots, tables.growth_table(lines))
+    block = Block('', '', plots, tables.growth_table(lines))
     return Section('growth', 'Growth with resolution', [note], [block])
 
 

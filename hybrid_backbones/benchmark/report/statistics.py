@@ -1,4 +1,4 @@
-"""Statistics of a report: Pareto fronts, confidence intervals, z-scores and rank correlations."""
+"""Statistics of a report: Pareto fronts, variances, confidence intervals, z-scores and rank correlations."""
 
 from collections.abc import Sequence
 
@@ -21,11 +21,6 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def ranks(scores: Sequence[float]) -> list[int]:
-    """Ranks from 1, the highest score first; equal scores share the best of their ranks."""
-    return [int(rank) for rank in stats.rankdata(-np.asarray(scores), method='min')]
-
-
 def deviation(values: Sequence[float]) -> float | None:
     """Standard deviation of a sample; None for a single value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -36,6 +31,29 @@ def interval(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     return float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+
+
+def pooled_variance(samples: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Variance within samples, pooled over them, and its degrees of freedom; (0, 0) for samples of one value."""
+    freedom = sum(len(values) - 1 for values in samples)
+    if not freedom:
+        return 0.0, 0
+    return sum(
+        (len(values) - 1) * float(np.var(values, ddof=1)) for values in samples if len(values) > 1
+    ) / freedom, freedom
+
+
+def half_width(exact: float, estimated: float, freedom: int) -> float:
+    """Half width of the confidence interval of a normal value whose variance is a sum of two.
+
+    Args:
+        exact: A variance that is known.
+        estimated: A variance that was estimated with `freedom` degrees of freedom; those of the sum are by Welch and
+            Satterthwaite.
+    """
+    total = exact + estimated
+    together = freedom * (total / estimated) ** 2 if estimated else np.inf
+    return float(np.sqrt(total) * stats.t.ppf((1 + CONFIDENCE) / 2, together))
 
 
 def z_scores(scores: pd.DataFrame) -> pd.DataFrame:

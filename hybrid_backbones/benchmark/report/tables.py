@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ...profiling.growth import growth_exponent
 from ..rows import Row, framework_of
+from .comparison import Comparison
 from .grouping import (
     AXES,
     MAIN_METRICS,
@@ -20,7 +21,7 @@ from .grouping import (
     number,
     setting_of,
 )
-from .statistics import pareto_front, ranks
+from .statistics import pareto_front
 
 Cell = str | int | float | None
 # Metrics in the table of runs; the CSV file has all.
@@ -81,7 +82,11 @@ _COST_COLUMNS: list[tuple[Column, Callable[[Row], Cell]]] = [
 
 def results_table(results: Results) -> Table:
     """Every run with its metrics, the mean over seeds, and its costs."""
-    groups = {(g.setting, g.candidate): (g, rank) for s in results.groups for g, rank in ranked(results.groups[s])}
+    groups = {
+        (group.setting, group.candidate): (group, rank)
+        for found in results.groups.values()
+        for group, rank in Comparison(found).ranked()
+    }
     shown = [name for name in SHOWN if any(name in (row.get('metrics') or {}) for row in results.runs)]
     columns = [
         Column('backbone'),
@@ -132,11 +137,6 @@ def weights_cell(row: Row) -> str:
     return weights['file'] if weights['loaded'] == 1 else f'{weights["file"]} ({weights["loaded"]:.0%} loaded)'
 
 
-def ranked(groups: Sequence[Group]) -> list[tuple[Group, int]]:
-    """Groups with their ranks from 1."""
-    return list(zip(groups, ranks([group.mean for group in groups]), strict=True))
-
-
 def metric_title(metric: str) -> str:
     """`mask AP`, `mIoU`."""
     return (
@@ -144,8 +144,9 @@ def metric_title(metric: str) -> str:
     )
 
 
-def setting_table(results: Results, setting: Setting, groups: Sequence[Group]) -> Table:
+def setting_table(results: Results, setting: Setting, compared: Comparison) -> Table:
     """The ranking of a setting with costs and Pareto fronts, followed by its converted and quoted rows."""
+    groups = compared.groups
     others = [row for row in results.runs if row['origin'] != 'measured' and setting_of(row) == setting]
     metric = groups[0].metric if groups else main_metric(others)
     others = sorted(
@@ -157,15 +158,17 @@ def setting_table(results: Results, setting: Setting, groups: Sequence[Group]) -
             on[group.label].append(axis.title.split(',')[0])
     columns = [Column('rank', 0), Column('backbone'), Column('origin')]
     columns += [Column(f'{metric_title(metric)}, %' if metric else 'score', 2), Column('± std', 2), Column('± 95 %', 2)]
-    columns += [Column('seeds', 0), *(Column(axis.title, 1) for axis in AXES), Column('on the Pareto front of')]
+    columns += [Column('95 % over images'), Column('behind the best, points'), Column('seeds', 0)]
+    columns += [*(Column(axis.title, 1) for axis in AXES), Column('on the Pareto front of')]
     rows: list[list[Cell]] = []
-    for group, rank in ranked(groups):
-        score = [group.mean, group.deviation, group.interval, len(group.rows)]
+    for group, rank in compared.ranked():
+        score: list[Cell] = [group.mean, group.deviation, group.interval]
+        score += [compared.limits(group), compared.behind_best(group), len(group.rows)]
         costs = [group.cost(axis) for axis in AXES]
         rows.append([rank, group.label, 'measured', *score, *costs, ', '.join(on[group.label]) or None])
     for row in others:
         costs = [axis.read(row) for axis in AXES]
-        rows.append([None, backbone_of(row), row['origin'], row['metrics'][metric], None, None, None, *costs, None])
+        rows.append([None, backbone_of(row), row['origin'], row['metrics'][metric], *(None,) * 5, *costs, None])
     return Table(setting.label, columns, rows, set(range(len(groups), len(rows)))).without_empty_columns()
 
 

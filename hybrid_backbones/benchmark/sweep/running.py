@@ -124,17 +124,7 @@ def _supervise(folder: Path, threads: int, stop: Event) -> int:
     Raises:
         Interrupted: `stop` was set.
     """
-    # Workers of Ray and Slurm have other working directories.
-    path = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get('PYTHONPATH')])]
-    env = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(path))
-    with (folder / LOG).open('ab') as log:
-        process = subprocess.Popen(
-            [sys.executable, '-m', WORKER, str(folder), str(os.getpid())],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=env,
-            start_new_session=True,  # Ctrl-C reaches it through this process only
-        )
+    process = start_worker(folder, threads)
     try:
         while not stop.is_set():
             try:
@@ -144,6 +134,21 @@ def _supervise(folder: Path, threads: int, stop: Event) -> int:
         raise Interrupted
     finally:
         _end(process)
+
+
+def start_worker(folder: Path, threads: int) -> subprocess.Popen:
+    """Start the process that runs `job.json` in `folder`; it logs to `output.log`, and ends when this one does."""
+    # Workers of Ray and Slurm have other working directories.
+    path = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get('PYTHONPATH')])]
+    env = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(path))
+    with (folder / LOG).open('ab') as log:
+        return subprocess.Popen(
+            [sys.executable, '-m', WORKER, str(folder), str(os.getpid())],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,  # Ctrl-C reaches it through this process only
+        )
 
 
 def _end(process: subprocess.Popen) -> None:

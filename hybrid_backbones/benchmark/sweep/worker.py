@@ -12,18 +12,21 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
 from ..._extras import require
 from ..._files import write_whole
 from ...backbones.factory import create_backbone
+from ...checkpoints.download import sha256
 from ...engine.checkpoint import latest_checkpoint
 from ...engine.config import read_config
 from ...engine.pausing import metrics_at_pause
@@ -34,12 +37,17 @@ from ...profiling.speed.comparison import profile
 from ...profiling.speed.records import Settings, Speed
 from ...profiling.speed.whole_model import WholeModel
 from ...swap import build_stages, swap_backbone
+from ..images import file_of, limits_in_percent, read_images
 from ..quoted import published_value
 from .deployed import DEPLOYED, PACKAGES, metrics_of_file, speed_of_file
+from .evaluators import record_images
+from .fingerprint import Recorded, record_beginning
 from .jobs import Job
 from .running import JOB_FILE, OUTCOME
 
 WORK_DIR = 'work'
+IMAGES = 'images.npz'
+BEGINNING = 'beginning.json'
 # Parts of the names under which MMEngine logs COCO's metrics, such as coco/segm_mAP_50.
 _TASKS = {'bbox': 'box', 'segm': 'mask'}
 _KINDS = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'AP_S', 'mAP_m': 'AP_M', 'mAP_l': 'AP_L'}
@@ -53,7 +61,7 @@ def main() -> None:
     _exit_with(int(sys.argv[2]))
     job = Job.from_json((folder / JOB_FILE).read_text())
     try:
-        outcome = (_run if job.record == 'run' else _profile)(job, folder)
+        outcome = dict(run=_run, profile=_profile, fingerprint=_fingerprint)[job.record](job, folder)
     except Exception as error:
         traceback.print_exc()
         outcome = dict(error=f'{type(error).__name__}: {error}')
@@ -72,8 +80,12 @@ def _exit_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run(job: Job, folder: Path) -> dict[str, Any]:
-    """Train and evaluate; the weights, metrics and curves of the row."""
+def _run(job: Job, folder: Path, *, stop: bool = False) -> dict[str, Any]:
+    """Train and evaluate; the weights, metrics and curves of the row.
+
+    Raises:
+        Recorded: `stop`, and the beginning is recorded.
+    """
     identity, task = job.identity, job.task
     engine = identity.get('engine')
     if engine:
@@ -87,7 +99,7 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         amp=None if task['precision'] == 'fp32' else task['precision'],
         resume='auto',
         options={**task['options'], 'randomness.seed': identity['seed']},
-        change=partial(swap_backbone, name=name, checkpoint=task['checkpoint'], **options),
+        change=partial(_changed, name=name, folder=folder, stop=stop, checkpoint=task['checkpoint'], **options),
         require_weights=True,
         until=job.until,
     )
@@ -113,6 +125,9 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         metrics=measured,
         published=_published(identity, measured),
         curves={name: [p for p in curve if p[1] is not None] for name, curve in curves.items()},
+        # An exported file is not what was validated.
+        **({} if engine else _intervals(folder)),
+        fingerprint=_recorded(job, folder),
     )
 
 
@@ -120,6 +135,43 @@ def _in_rows(logged: dict[str, float]) -> dict[str, float]:
     """Metrics as rows have them, without those that are undefined."""
     named = {name: percent(name, value) for key, value in logged.items() if (name := metric_name(key))}
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _changed(cfg: Config, *, name: str, folder: Path, stop: bool, **options: Any) -> Config:
+    """A config with another backbone, which records per-image results and the beginning of the run."""
+    cfg = record_images(swap_backbone(cfg, name, **options), folder / IMAGES)
+    return record_beginning(cfg, folder / BEGINNING, stop=stop)
+
+
+def _fingerprint(job: Job, folder: Path) -> dict[str, Any]:
+    """Only the beginning of a run, for its fingerprint."""
+    with suppress(Recorded):
+        _run(job, folder, stop=True)
+    return dict(fingerprint=_recorded(job, folder))
+
+
+def _recorded(job: Job, folder: Path) -> dict[str, Any] | None:
+    """The fingerprint of a run; None if its beginning was not recorded, by a version without fingerprints."""
+    if not (folder / BEGINNING).exists():
+        return None
+    counted = model_cost(_model_config(job), tuple(job.task['size']))
+    return dict(json.loads((folder / BEGINNING).read_text()), parameters=counted.parameters, macs=counted.macs)
+
+
+def _model_config(job: Job) -> Config:
+    """The config of a job's model, without weights."""
+    cfg = swap_backbone(read_config(job.task['config']), job.identity['backbone'], **job.identity['options'])
+    cfg.merge_from_dict(job.task['options'])
+    return cfg
+
+
+def _intervals(folder: Path) -> dict[str, Any]:
+    """Intervals of metrics over the images of the last evaluation, whose results are kept in the results folder."""
+    if not (folder / IMAGES).exists():
+        return {}
+    kept = write_whole(file_of(folder.parents[1], folder.name), (folder / IMAGES).read_bytes())
+    found = {name: limits for name, metric in read_images(kept).items() if (limits := limits_in_percent(metric))}
+    return dict(intervals=found, images_sha256=sha256(kept))
 
 
 def frozen(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -199,8 +251,7 @@ def _profile(job: Job, folder: Path) -> dict[str, Any]:
         network: str | nn.Module = create_backbone(name, **options) if options else name
         total = alone
     else:
-        cfg = swap_backbone(read_config(job.task['config']), name, **options)
-        cfg.merge_from_dict(job.task['options'])
+        cfg = _model_config(job)
         total = _cost(model_cost(cfg, size), size)
         network = WholeModel(cfg, size)
     settings = Settings(batch_size=identity['batch_size'], dtype=identity['precision'], **job.task['effort'])

@@ -9,6 +9,7 @@ import pytest
 from synthetic_rows import ENVIRONMENT, SETTINGS, cost, many_rows, profile_row, run_row, speed
 
 from hybrid_backbones.benchmark.report import write_report
+from hybrid_backbones.benchmark.report.comparison import Comparison
 from hybrid_backbones.benchmark.report.flat import write_csv
 from hybrid_backbones.benchmark.report.grouping import AXES, Results, family_of, setting_of
 from hybrid_backbones.benchmark.report.markdown import write_markdown
@@ -59,9 +60,7 @@ def test_mean_and_deviation_are_over_seeds():
     table = results_table(Results(rows))
     at = {column.title: i for i, column in enumerate(table.columns)}
     assert [row[at['mask AP']] for row in table.rows] == [40, 41, 42]
-    assert {(row[at['mean']], row[at['± std']], row[at['seeds']], row[at['rank']]) for row in table.rows} == {
-        (41, 1, 3, 1)
-    }
+    assert {(row[at['mean']], row[at['± std']], row[at['seeds']]) for row in table.rows} == {(41, 1, 3)}
 
 
 def test_only_measured_and_finished_rows_are_ranked():
@@ -71,11 +70,13 @@ def test_only_measured_and_finished_rows_are_ranked():
     results = Results(rows)
     setting = setting_of(rows[0])
     assert [group.label for group in results.groups[setting]] == list(reversed(NAMES))
-    table = setting_table(results, setting, results.groups[setting])
-    assert [(row[0], row[1], row[2]) for row in table.rows[3:]] == [
-        (4, 'cvt_13', 'measured'),
-        (None, 'converted_1', 'converted'),
-        (None, 'quoted_1', 'quoted'),
+    table = setting_table(results, setting, Comparison(results.groups[setting]))
+    # Without several seeds there are no ranks.
+    assert table.columns[0].title == 'backbone'
+    assert [(row[0], row[1]) for row in table.rows[3:]] == [
+        ('cvt_13', 'measured'),
+        ('converted_1', 'converted'),
+        ('quoted_1', 'quoted'),
     ]
     assert table.unranked == {4, 5}
     (z,) = [section for section in sections(results) if section.anchor == 'z-scores']
@@ -189,7 +190,7 @@ def test_markdown_escapes_names():
     assert '\n# b' not in text
     ranking = [line for line in text.splitlines() if '| measured |' in line]
     # In the ranking and in the table of origins.
-    assert {len(re.findall(r'(?<!\\)\|', line)) for line in ranking} == {6, 9}
+    assert {len(re.findall(r'(?<!\\)\|', line)) for line in ranking} == {5, 9}
     assert text.startswith('# \\<script\\> # x\n')
 
 

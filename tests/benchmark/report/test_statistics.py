@@ -7,10 +7,11 @@ from scipy import stats
 
 from hybrid_backbones.benchmark.report.statistics import (
     deviation,
+    half_width,
     interval,
     pareto_front,
+    pooled_variance,
     rank_correlations,
-    ranks,
     z_scores,
 )
 
@@ -30,9 +31,15 @@ def test_pareto_front(points, front):
     assert pareto_front(points) == front
 
 
-def test_ranks_begin_with_the_highest_score_and_ties_share_the_best_rank():
-    assert ranks([40.0, 42.0, 42.0, 39.0]) == [3, 1, 1, 4]
-    assert ranks([]) == []
+def test_variance_is_pooled_by_degrees_of_freedom():
+    assert pooled_variance([[1.0, 3.0], [5.0], [0.0, 3.0, 6.0]]) == (pytest.approx((2 + 2 * 9) / 3), 3)
+    assert pooled_variance([[1.0], [2.0]]) == (0, 0)
+
+
+def test_half_width_is_between_those_of_the_normal_and_of_students_distribution():
+    assert half_width(4.0, 0.0, 0) == pytest.approx(2 * stats.norm.ppf(0.975))
+    assert half_width(0.0, 4.0, 3) == pytest.approx(2 * stats.t.ppf(0.975, 3))
+    assert 2 * stats.norm.ppf(0.975) < half_width(2.0, 2.0, 3) < 2 * stats.t.ppf(0.975, 3)
 
 
 def test_z_scores_are_in_population_standard_deviations():

@@ -1,7 +1,9 @@
 """Sweeps as a user runs them: every job becomes a row, whatever happens to it, and finishes once."""
 
+import copy
 import json
 import multiprocessing
+import re
 import runpy
 import signal
 import subprocess
@@ -12,12 +14,14 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
+import numpy as np
 import pytest
 from processes import processes_of
 
 from hybrid_backbones import create_backbone
 from hybrid_backbones.benchmark.costs import with_costs
-from hybrid_backbones.benchmark.rows import Row, read
+from hybrid_backbones.benchmark.images import images_of
+from hybrid_backbones.benchmark.rows import Row, append, read
 from hybrid_backbones.benchmark.sweep.jobs import Job, read_jobs
 from hybrid_backbones.benchmark.sweep.running import JOBS, STARTED, execute
 from hybrid_backbones.benchmark.sweep.worker import frozen
@@ -108,6 +112,11 @@ def test_rows_failures_and_repeated_run(tool, tmp_path):
     assert run['metrics'].keys() == {'mIoU', 'aAcc', 'mAcc', 'mIoU_ms', 'aAcc_ms', 'mAcc_ms'}
     assert [point[0] for point in run['curves']['loss']] == [1, 2]
     assert run['identity']['frozen'] is True
+    low, high = run['intervals']['mIoU']
+    assert low <= run['metrics']['mIoU'] <= high
+    assert 100 * float(images_of(results, run)['mIoU'].scores(np.ones((1, 2)))[0]) == pytest.approx(
+        run['metrics']['mIoU'], abs=0.005
+    )
     # The report and the check take cost and speed from the profile of the model.
     assert 'cost' not in run
     assert with_costs([profile, run])[1]['cost'] == profile['cost'] != profile['backbone_cost']
@@ -127,6 +136,32 @@ def test_rows_failures_and_repeated_run(tool, tmp_path):
     assert status == 0
     assert {Path(line).name for line in printed.splitlines()} >= {'report.html', 'report.md', 'report.csv'}
     assert tool('check', results, '--baseline', results) == (0, f'{results} agrees with {results}\n')
+
+    edited = copy.deepcopy(run)
+    edited['metrics']['mIoU'] += 1
+    edited['fingerprint']['losses'][0] *= 1.002
+    edited['fingerprint']['parameters'] += 1
+    (results / 'rows.jsonl').unlink()
+    append(results, edited)
+    status, printed = tool('verify', spec, '--results', results, '--row', run['id'])
+    assert status == 1
+    # Everything else is computed again as it was.
+    assert [re.split(' is | are ', line.strip())[0] for line in printed.splitlines()[1:]] == [
+        'mIoU of the per-image results',
+        'parameters',
+        'loss 1',
+    ]
+
+
+@pytest.mark.slow
+def test_rows_are_verified(tool, tmp_path):
+    spec, results = write(tmp_path, RUNS), tmp_path / 'results'
+    tool('run', spec, '--results', results)
+    status, printed = tool('verify', spec, '--results', results)
+    assert (status, printed.count('verified'), printed.count('not verified')) == (0, 1, 0)
+    assert tool('verify', spec, '--results', results, '--row', 'abc')[0].startswith(
+        'no finished run of the spec has the id abc; 1 of the 1 finished runs are of this spec:'
+    )
 
 
 @pytest.mark.slow
