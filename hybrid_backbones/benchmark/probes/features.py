@@ -1,8 +1,8 @@
 """A frozen backbone's maps of all images of a split, computed once and kept on disk as float16.
 
-In the folder given, `KEY.float16` has all maps one after the other and `KEY.json` says where each begins. KEY is a digest of
-everything that the maps depend on, so that files of other weights, options, images, pipelines or versions are never
-read; files whose content is not what was written are computed again.
+In the folder given, `KEY.float16` has all maps one after the other and `KEY.json` says where each begins. KEY is a
+digest of everything that the maps depend on, so that files of other weights, options, images, pipelines or versions are
+never read; files whose content is not what was written are computed again.
 """
 
 import json

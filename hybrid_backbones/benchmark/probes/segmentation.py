@@ -10,7 +10,6 @@ the test pipeline in place of augmented crops, since features are computed once;
 one stride of 16; of a pyramid, all levels from stride 8 on are concatenated, at the size of the finest of them.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,11 +21,10 @@ from torch import Tensor, nn
 from ..intervals import MeanIoU, class_areas
 from .features import Features, FeaturesError
 from .logme import logme
+from .training import fit
 
 _MIN_STRIDE = 8
 _BATCH = 16
-_WARM_UP = 1500 / 40_000
-_START_FACTOR = 1e-6
 # Nearest neighbours as DINO (arXiv 2104.14294) votes with them.
 _NEIGHBOURS = 20
 _TEMPERATURE = 0.07
@@ -123,43 +121,26 @@ def train_head(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = LinearHead(sum(features.channels[level] for level in levels_of(features)), classes)
-        optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=1e-3)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, iterations))
         # Labels at the size of the image that the backbone sees: larger ones cost time and say nothing more.
         targets = [_resize_labels(label, features.entries[index].size) for index, label in enumerate(labels)]
-        for _ in range(iterations):
-            batch = torch.randperm(len(features))[:_BATCH].tolist()
-            _train_step(head, optimizer, features, batch, [targets[index] for index in batch], ignored)
-            schedule.step()
+        # An image without labels has no loss.
+        usable = torch.tensor([index for index, target in enumerate(targets) if (target != ignored).any()])
+
+        def loss_of_step() -> Tensor:
+            batch = usable[torch.randperm(len(usable))[:_BATCH]].tolist()
+            return _loss(head, features, batch, [targets[index] for index in batch], ignored)
+
+        fit(head, loss_of_step, iterations)
     return head.eval()
 
 
-def learning_rate_factor(step: int, iterations: int) -> float:
-    """Share of the highest learning rate: DINOv3's warm-up and cosine."""
-    warm_up = _WARM_UP * iterations
-    if step < warm_up:
-        return (1 - (1 - step / warm_up) * (1 - _START_FACTOR)) * (1 - step / iterations)
-    return (1 + math.cos(math.pi * min(1.0, (step + 1) / iterations))) / 2
-
-
-def _train_step(
-    head: LinearHead,
-    optimizer: torch.optim.Optimizer,
-    features: Features,
-    batch: Sequence[int],
-    targets: Sequence[Tensor],
-    ignored: int,
-) -> None:
+def _loss(
+    head: LinearHead, features: Features, batch: Sequence[int], targets: Sequence[Tensor], ignored: int
+) -> Tensor:
     logits = head([_maps(features, index) for index in batch])
     flat = [_upsample(x, features, index).flatten(1) for x, index in zip(logits, batch, strict=True)]
     target = torch.cat([target.flatten() for target in targets])
-    if not (target != ignored).any():
-        return
-    loss = F.cross_entropy(torch.cat(flat, 1).T, target, ignore_index=ignored)
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(head.parameters(), 35.0)
-    optimizer.step()
+    return F.cross_entropy(torch.cat(flat, 1).T, target, ignore_index=ignored)
 
 
 def levels_of(features: Features) -> list[int]:

@@ -5,7 +5,7 @@ import pytest
 
 from hybrid_backbones.benchmark.probes import logme
 
-# Samples, dimensions, classes, seed, and what LogME(regression=False).fit of github.com/thuml/LogME gives without numba.
+# Samples, dimensions, classes, seed, and what LogME().fit of github.com/thuml/LogME gives, run without numba.
 OFFICIAL = [
     (60, 8, 3, 0, -0.48220460626289646),
     (200, 16, 5, 1, 0.02989321877418604),

@@ -10,9 +10,9 @@ from hybrid_backbones.benchmark.probes import FeaturesError, probe_segmentation
 from hybrid_backbones.benchmark.probes.segmentation import (
     LinearHead,
     label_map,
-    learning_rate_factor,
     sample_vectors,
 )
+from hybrid_backbones.benchmark.probes.training import learning_rate_factor
 
 
 def test_probes_learn_more_than_the_most_frequent_class(segmentation_features):
