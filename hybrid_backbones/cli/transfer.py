@@ -5,6 +5,7 @@ hybrid-backbones transfer run configs/transfer/proxy.yaml --data coco_mini=DIR -
 hybrid-backbones transfer status configs/transfer/smoke.yaml
 hybrid-backbones transfer report work_dirs/transfer/smoke
 hybrid-backbones transfer check work_dirs/transfer/smoke --baseline docs/results/smoke --points 20 --memory 4
+hybrid-backbones transfer ask SPEC.yaml --minutes 30
 hybrid-backbones transfer schema row
 """
 
@@ -37,9 +38,12 @@ def parse_args() -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
     run = commands.add_parser('run', help='run the jobs of a spec that are not finished yet')
     progress = commands.add_parser('status', help='show the progress of a sweep')
-    for command in (run, progress):
+    question = commands.add_parser('ask', help='say which backbone of a spec suits its data, within a given time')
+    for command in (run, progress, question):
         _add_spec_arguments(command)
     _add_run_arguments(run)
+    _add_data_argument(question)
+    question.add_argument('--minutes', type=float, default=30, help='wall-clock time to spend; default: 30')
     report = commands.add_parser('report', help='write a CSV file, Markdown and an HTML page')
     report.add_argument('--out', type=Path, help='folder for them; default: report/ in the results folder')
     report.add_argument('--quoted', action='store_true', help='show published figures too, marked and not ranked')
@@ -56,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     schema = commands.add_parser('schema', help='print the JSON schema of specs or of rows')
     schema.add_argument('kind', choices=['spec', 'row'])
     args = parser.parse_args()
-    if args.command in ('run', 'status'):
+    if args.command in ('run', 'status', 'ask'):
         if bool(args.spec) == bool(args.tier):
             parser.error('give either a spec file or --tier')
         args.spec = Path(args.spec or SPECS / f'{args.tier}.yaml')
@@ -70,7 +74,7 @@ def _add_spec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--results', type=Path, help='results folder; default: work_dirs/transfer/NAME_OF_THE_SPEC')
 
 
-def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_data_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--data',
         type=_named_folder,
@@ -80,6 +84,10 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help='folder of a dataset of the spec; repeatable. Default: the environment variable '
         'HYBRID_BACKBONES_DATA_NAME, else where the config says',
     )
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_data_argument(parser)
     parser.add_argument('--engine', choices=list(ENGINES), default='local', help='where the jobs run')
     parser.add_argument('--slots', type=int, default=1, help='concurrent training runs; profiles run alone')
     parser.add_argument(
@@ -119,6 +127,13 @@ def _status(args: argparse.Namespace) -> int:
     return 0
 
 
+def _ask(args: argparse.Namespace) -> int:
+    from ..benchmark.ask import ask, read_question
+
+    print(ask(read_question(args.spec, dict(args.data), args.results), args.results, args.minutes).text)
+    return 0
+
+
 def _rows(folder: Path) -> list[Row]:
     if not folder.is_dir():
         raise FileNotFoundError(f'no results folder {folder}; hybrid-backbones transfer run writes one')
@@ -148,7 +163,9 @@ def _schema(args: argparse.Namespace) -> int:
 def main() -> int | str:
     args = parse_args()
     try:
-        return dict(run=_run, status=_status, report=_report, check=_check, schema=_schema)[args.command](args)
+        return dict(run=_run, status=_status, report=_report, check=_check, ask=_ask, schema=_schema)[args.command](
+            args
+        )
     except KeyboardInterrupt:
         return 'interrupted: finished rows are kept, running jobs are marked as killed; the same command continues'
     except (OSError, ImportError, ValueError) as error:

@@ -145,6 +145,23 @@ def compute_features(cfg: Config, split: str, subject: Subject, folder: Path) ->
     return Features(path, entries, tuple(stored['strides']), dataset)
 
 
+def task_key(cfg: Config, subject: Subject) -> str:
+    """Digest of everything that a probe's score depends on: what the features do, and the annotations."""
+    parts = []
+    for split in ('train', 'val'):
+        dataset = _build_dataset(cfg, split)
+        annotations = [_annotation_state(dataset.get_data_info(index)) for index in range(len(dataset))]
+        parts.append([_identity(cfg, split, dataset, subject), annotations, str(dataset.metainfo['classes'])])
+    return digest(parts)
+
+
+def _annotation_state(information: dict[str, Any]) -> Any:
+    """The boxes of an image, or the state of its label map's file."""
+    if 'seg_map_path' in information and 'instances' not in information:
+        return _state_of_file(Path(information['seg_map_path']))
+    return str(information['instances'])
+
+
 def _build_dataset(cfg: Config, split: str) -> BaseDataset:
     config = dict(cfg[f'{split}_dataloader']['dataset'])
     if 'pipeline' not in config:
