@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ...profiling.cost import backbone_cost
 from ..quoted import Quoted, quoted
+from ..quoted.table import USUAL
 from .question import Question
 
 # Published for most backbones: dataset, frameworks and metrics, the preferred ones first.
@@ -34,7 +35,9 @@ def _prior(question: Question, name: str, options: dict) -> Prior:
     cost = backbone_cost(name, question.size, **options)
     dataset, metrics = _SEGMENTATION if question.is_segmentation else _DETECTION
     records = [row for row in quoted(name, question.framework, dataset) if set(row.metrics) & set(metrics)]
-    return Prior(cost.parameters, cost.macs, _described(records[0], metrics) if records else None)
+    # ImageNet-1k before more data, the authors' own figures before others'.
+    record = min(records, key=lambda row: (row.pretraining != USUAL, row.by != ''), default=None)
+    return Prior(cost.parameters, cost.macs, record and _described(record, metrics))
 
 
 def _described(record: Quoted, metrics: tuple[str, ...]) -> str:

@@ -65,7 +65,7 @@ class FrozenProbes:
 
     name = 'probes'
     description = 'linear heads on frozen features'
-    next_step = 'train those that are left: hybrid-backbones transfer run'
+    next_step = 'training them: hybrid-backbones transfer run'
 
     def key(self, question: Question, candidate: Subject) -> str:
         return task_key(question.cfg, candidate)

@@ -10,7 +10,7 @@ import pytest
 from hybrid_backbones.benchmark.ask import ask, read_question, rungs
 from hybrid_backbones.benchmark.ask.answer import answer
 from hybrid_backbones.benchmark.ask.ladder import FILE
-from hybrid_backbones.benchmark.ask.prior import Prior
+from hybrid_backbones.benchmark.ask.prior import Prior, prior
 from hybrid_backbones.benchmark.ask.rungs import FrozenProbes, Score
 from hybrid_backbones.benchmark.rows import ResultsError
 from hybrid_backbones.benchmark.sweep.spec import SpecError
@@ -57,7 +57,7 @@ def test_rivals_are_named():
 
 def test_equal_candidates_are_not_told_apart():
     text = _text(_scores(a=0.5, b=0.499), 'ab')
-    assert 'cannot tell a from b' in text and 'more validation images; train those that are left' in text
+    assert 'cannot tell a from b' in text and 'more validation images; training them' in text
 
 
 def test_too_little_time_is_no_answer():
@@ -70,9 +70,20 @@ def test_too_little_time_is_no_answer():
     'backbones, datasets, message',
     [('cvt_13', 'shapes', 'at least 2 backbones .* got cvt_13'), ('cvt_13, deit_t', 'shapes, a', 'upernet on a, ')],
 )
-def test_unusable_specs_are_errors(tmp_path, monkeypatch, backbones, datasets, message):
+def test_unusable_specs_are_errors(tmp_path, backbones, datasets, message):
     with pytest.raises(SpecError, match=message):
         read_question(_spec(tmp_path, backbones, datasets), {}, tmp_path)
+
+
+def test_the_command_reports_unusable_specs(tmp_path, run_tool):
+    status, _, _ = run_tool('transfer', 'ask', _spec(tmp_path, 'cvt_13'), '--results', tmp_path)
+    assert 'at least 2 backbones can be compared, got cvt_13' in status
+
+
+def test_the_prior_quotes_the_authors_on_imagenet_1k(tmp_path):
+    found = prior(read_question(_spec(tmp_path, 'timm_convnext_t, tiny_moat_0'), {}, tmp_path))
+    assert found['timm_convnext_t'].published == 'mIoU 46.0 (upernet, ade20k, 160k)'
+    assert 27e6 < found['timm_convnext_t'].parameters < 29e6
 
 
 @pytest.fixture

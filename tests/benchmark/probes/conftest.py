@@ -12,7 +12,7 @@ CONFIGS = Path(__file__).parents[3] / 'configs'
 SUBJECT = Subject('tiny_moat_0')
 
 
-def shapes_config(framework: str, train: int = 8, val: int = 4) -> Config:
+def shapes_config(framework: str, train: int = 4, val: int = 3) -> Config:
     """UperNet or Mask R-CNN on the first images of the embedded dataset."""
     options = {'train_dataloader.dataset.indices': train, 'val_dataloader.dataset.indices': val}
     return load_config(CONFIGS / f'{framework}_conv2former_n_shapes.py', work_dir='unused', options=options)

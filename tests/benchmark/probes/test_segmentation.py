@@ -17,7 +17,7 @@ from hybrid_backbones.benchmark.probes.training import learning_rate_factor
 
 def test_probes_learn_more_than_the_most_frequent_class(segmentation_features):
     train, val = segmentation_features['train'], segmentation_features['val']
-    probe = probe_segmentation(train, val, iterations=30)
+    probe = probe_segmentation(train, val, iterations=20)
     classes = len(val.dataset.metainfo['classes'])
     for metric in (probe.linear, probe.neighbours):
         assert metric.images == val.images
@@ -50,8 +50,8 @@ def test_learning_rate_rises_and_falls():
 def test_sampled_labels_are_those_at_the_vectors(segmentation_features):
     train = segmentation_features['train']
     labels = [label_map(train, index) for index in range(len(train))]
-    vectors, found = sample_vectors(train, labels, [0], 400, 255, 0)
-    assert len(vectors) == len(found) == 400
+    vectors, found = sample_vectors(train, labels, [0], 200, 255, 0)
+    assert len(vectors) == len(found) == 200
     # Where a label map is its own first channel, vectors hold their labels.
     height, width = train.level(0, 0).shape[1:]
     stride = labels[0].shape[0] // height
