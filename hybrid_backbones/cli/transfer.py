@@ -7,6 +7,7 @@ hybrid-backbones transfer status configs/transfer/smoke.yaml
 hybrid-backbones transfer verify configs/transfer/smoke.yaml --row ID
 hybrid-backbones transfer report work_dirs/transfer/smoke
 hybrid-backbones transfer check work_dirs/transfer/smoke --baseline docs/results/smoke --points 20 --memory 4
+hybrid-backbones transfer ask SPEC.yaml --minutes 30
 hybrid-backbones transfer schema row
 """
 
@@ -42,7 +43,8 @@ def parse_args() -> argparse.Namespace:
     run = commands.add_parser('run', help='run the jobs of a spec that are not finished yet')
     race = commands.add_parser('race', help='train only the runs of a spec to the end that stay ahead')
     progress = commands.add_parser('status', help='show the progress of a sweep')
-    for command in (run, race, progress):
+    question = commands.add_parser('ask', help='say which backbone of a spec suits its data, within a given time')
+    for command in (run, race, progress, question):
         _add_spec_arguments(command)
     _add_run_arguments(run, list(ENGINES))
     _add_run_arguments(race, [name for name in ENGINES if name != 'slurm'])  # whose arrays are submitted as a whole
@@ -52,6 +54,8 @@ def parse_args() -> argparse.Namespace:
     _add_data_argument(verify)
     verify.add_argument('--row', nargs='+', metavar='ID', help='ids of the rows; default: all finished runs')
     verify.add_argument('--threads', type=int, default=1, help='default: %(default)s')
+    _add_data_argument(question)
+    question.add_argument('--minutes', type=float, default=30, help='wall-clock time to spend; default: 30')
     report = commands.add_parser('report', help='write a CSV file, Markdown and an HTML page')
     report.add_argument('--out', type=Path, help='folder for them; default: report/ in the results folder')
     report.add_argument('--quoted', action='store_true', help='show published figures too, marked and not ranked')
@@ -68,7 +72,7 @@ def parse_args() -> argparse.Namespace:
     schema = commands.add_parser('schema', help='print the JSON schema of specs or of rows')
     schema.add_argument('kind', choices=['spec', 'row'])
     args = parser.parse_args()
-    if args.command in ('run', 'race', 'verify', 'status'):
+    if args.command in ('run', 'race', 'verify', 'status', 'ask'):
         if bool(args.spec) == bool(args.tier):
             parser.error('give either a spec file or --tier')
         args.spec = Path(args.spec or SPECS / f'{args.tier}.yaml')
@@ -170,6 +174,13 @@ def _status(args: argparse.Namespace) -> int:
     return 0
 
 
+def _ask(args: argparse.Namespace) -> int:
+    from ..benchmark.ask import ask, read_question
+
+    print(ask(read_question(args.spec, dict(args.data), args.results), args.results, args.minutes).text)
+    return 0
+
+
 def _rows(folder: Path) -> list[Row]:
     if not folder.is_dir():
         raise FileNotFoundError(f'no results folder {folder}; hybrid-backbones transfer run writes one')
@@ -201,7 +212,7 @@ def main() -> int | str:
     args = parse_args()
     try:
         commands = dict(
-            run=_run, race=_race, verify=_verify, status=_status, report=_report, check=_check, schema=_schema
+            run=_run, race=_race, verify=_verify, status=_status, report=_report, check=_check, ask=_ask, schema=_schema
         )
         return commands[args.command](args)
     except KeyboardInterrupt:

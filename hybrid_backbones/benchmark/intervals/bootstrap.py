@@ -67,7 +67,7 @@ def interval(metric: PerImage, *, redraws: int = REDRAWS, seed: int = 0, confide
         ValueError: Fewer than two images or redraws, or the score is undefined (no objects or labels).
     """
     counts = redraw(len(metric.images), redraws=redraws, seed=seed)
-    return _interval(_score(metric), metric.scores(counts), confidence)
+    return interval_of_redraws(_score(metric), metric.scores(counts), confidence)
 
 
 def paired_difference(
@@ -88,7 +88,7 @@ def paired_difference(
         )
     counts = redraw(len(first.images), redraws=redraws, seed=seed)
     value = _score(first) - _score(second)
-    return _interval(value, first.scores(counts) - second.scores(counts), confidence)
+    return interval_of_redraws(value, first.scores(counts) - second.scores(counts), confidence)
 
 
 def _score(metric: PerImage) -> float:
@@ -99,7 +99,8 @@ def _score(metric: PerImage) -> float:
     return score
 
 
-def _interval(value: float, scores: np.ndarray, confidence: float) -> Interval:
+def interval_of_redraws(value: float, scores: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """The interval of a score, or of a difference of scores, from its values in redraws of the images, `(R,)`."""
     # A redraw may miss all objects; there is no score then.
     low, high = np.nanquantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2]) - np.nanmean(scores) + value
     return Interval(value, float(low), float(high))
