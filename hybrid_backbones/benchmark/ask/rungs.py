@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ..intervals import Interval, PerImage, interval_of_redraws, redraw
-from ..probes import Subject, compute_features, probe_detection, probe_segmentation, task_key
+from ..probes import FeaturesError, Subject, compute_features, probe_detection, probe_segmentation, task_key
 from .question import Question
 
 
@@ -83,6 +83,8 @@ class FrozenProbes:
 def _scored(metric: PerImage, key: str, start: float) -> Score:
     images = len(metric.images)
     value = float(metric.scores(np.ones((1, images), np.int64))[0])
+    if np.isnan(value):
+        raise FeaturesError(f'no labels in {images} validation images, expected a split with annotations to score')
     redraws = metric.scores(redraw(images)).tolist()
     return Score(key, value, redraws, images, time.monotonic() - start)
 
