@@ -72,11 +72,13 @@ class FrozenProbes:
 
     def score(self, question: Question, candidate: Subject, folder: Path) -> Score:
         start = time.monotonic()
-        splits = [compute_features(question.cfg, split, candidate, folder / 'features') for split in ('train', 'val')]
+        train, val = (
+            compute_features(question.cfg, split, candidate, folder / 'features') for split in ('train', 'val')
+        )
         if question.is_segmentation:
-            metric: PerImage = probe_segmentation(*splits).linear
+            metric: PerImage = probe_segmentation(train, val).linear
         else:
-            metric = probe_detection(*splits).boxes
+            metric = probe_detection(train, val).boxes
         return _scored(metric, self.key(question, candidate), start)
 
 
