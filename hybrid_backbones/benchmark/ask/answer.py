@@ -65,6 +65,8 @@ def _choice(best: str, rivals: list[str], scores: Mapping[str, Score]) -> str:
 
 def _share_first(best: str, scores: Mapping[str, Score]) -> float:
     redraws = np.array([score.redraws for score in scores.values()])
+    # A redraw may miss all objects; no candidate has a score then.
+    redraws = redraws[:, ~np.isnan(redraws).any(0)]
     return float((redraws.argmax(0) == list(scores).index(best)).mean())
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ..intervals import Interval, PerImage, interval_of_redraws, redraw
-from ..probes import Subject, compute_features, probe_detection, probe_segmentation, task_key
+from ..probes import FeaturesError, Subject, compute_features, probe_detection, probe_segmentation, task_key
 from .question import Question
 
 
@@ -72,17 +72,21 @@ class FrozenProbes:
 
     def score(self, question: Question, candidate: Subject, folder: Path) -> Score:
         start = time.monotonic()
-        splits = [compute_features(question.cfg, split, candidate, folder / 'features') for split in ('train', 'val')]
+        train, val = (
+            compute_features(question.cfg, split, candidate, folder / 'features') for split in ('train', 'val')
+        )
         if question.is_segmentation:
-            metric: PerImage = probe_segmentation(*splits).linear
+            metric: PerImage = probe_segmentation(train, val).linear
         else:
-            metric = probe_detection(*splits).boxes
+            metric = probe_detection(train, val).boxes
         return _scored(metric, self.key(question, candidate), start)
 
 
 def _scored(metric: PerImage, key: str, start: float) -> Score:
     images = len(metric.images)
     value = float(metric.scores(np.ones((1, images), np.int64))[0])
+    if np.isnan(value):
+        raise FeaturesError(f'no labels in {images} validation images, expected a split with annotations to score')
     redraws = metric.scores(redraw(images)).tolist()
     return Score(key, value, redraws, images, time.monotonic() - start)
 

@@ -7,8 +7,13 @@ https://github.com/thuml/LogME (MIT).
 The model has weights with the prior N(0, 1/alpha) and labels with noise of the variance 1/beta. LogME is the logarithm
 of the evidence p(y | features), maximised over alpha and beta and divided by the number of samples; of classes, each
 against all others, it is the mean. Of the official code are kept its starting values, the constant 1e-5 in both
-denominators and the stopping rule, so that the figures are the same. Different: classes are given as labels from 0 on
-of which some may be absent; these are left out, where the official code also averages over columns without a sample.
+denominators and the stopping rule, so that the figures are the same for features of full column rank. Different:
+
+- Directions without variance (more dimensions than samples, dead or repeated channels) cancel in the evidence, as in
+  the official code of the ICML version. The official fixed-point code counts those that it drops in D but not in the
+  determinant, so that noise scores higher the more dimensions it has.
+- Classes are given as labels from 0 on of which some may be absent; these are left out, where the official code also
+  averages over columns without a sample.
 """
 
 import numpy as np
@@ -28,18 +33,20 @@ def logme(features: np.ndarray, labels: np.ndarray) -> float:
         labels: Classes from 0 on, `(N,)`.
 
     Raises:
-        ValueError: Shapes that do not fit, features that are not finite, or fewer than two classes.
+        ValueError: Shapes that do not fit, features that are not finite or all zero, or fewer than two classes.
     """
     features, labels = np.asarray(features, np.float64), np.asarray(labels)
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ValueError(f'expected features (N, D) and labels (N,), got {features.shape} and {labels.shape}')
     if not np.isfinite(features).all():
         raise ValueError('features have NaN or infinite values: check the weights and the precision of the backbone')
+    if not features.any():
+        raise ValueError('all features are zero, expected some that vary: check the weights of the backbone')
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(f'LogME compares classes, got {len(classes)} class in {len(labels)} samples')
     vectors, variances = _decompose(features)
-    return float(np.mean([_evidence(vectors, variances, labels == k, features.shape[1]) for k in classes]))
+    return float(np.mean([_evidence(vectors, variances, labels == k) for k in classes]))
 
 
 def _decompose(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +60,7 @@ def _decompose(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return features @ right / np.sqrt(squares), squares
 
 
-def _evidence(vectors: np.ndarray, variances: np.ndarray, is_class: np.ndarray, dimensions: int) -> float:
+def _evidence(vectors: np.ndarray, variances: np.ndarray, is_class: np.ndarray) -> float:
     """Logarithm of the evidence of one class against all others, by sample."""
     target = is_class.astype(np.float64)
     samples = len(target)
@@ -70,6 +77,7 @@ def _evidence(vectors: np.ndarray, variances: np.ndarray, is_class: np.ndarray, 
         beta = (samples - effective) / (residual + _EPSILON)
         if abs(alpha / beta - ratio) / ratio <= _TOLERANCE:
             break
-    evidence = dimensions * np.log(alpha) + samples * np.log(beta) - np.log(alpha + beta * variances).sum()
+    # Directions without variance add log(alpha) to both the prior and the determinant, hence the rank in place of D.
+    evidence = len(variances) * np.log(alpha) + samples * np.log(beta) - np.log(alpha + beta * variances).sum()
     evidence -= beta * residual + alpha * weights + samples * np.log(2 * np.pi)
     return evidence / 2 / samples
