@@ -154,7 +154,7 @@ def describe(row: Row) -> str:
     if row['record'] == 'profile':
         parts = ['profile', *filter(None, [framework_of(identity)]), '{}x{}'.format(*identity['size'])]
     else:
-        parts = [framework_of(identity), identity['dataset'], identity['schedule']]
+        parts = [*filter(None, [framework_of(identity)]), identity['dataset'], identity['schedule']]
         parts += [f'seed {identity["seed"]}', *(['frozen'] if identity['frozen'] else [])]
         parts += ['pretrained'] if identity['weights_sha256'] else []
     options = ','.join(f'{key}={value!r}' for key, value in identity['options'].items())

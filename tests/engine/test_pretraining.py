@@ -102,9 +102,7 @@ def test_minutes_set_the_length_of_a_complete_schedule(tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining, '_MEASURED_SECONDS', 0.3)
     monkeypatch.setattr(pretraining, 'MIN_ITERATIONS', 3)
     facts = read_facts(run(tmp_path, length=Length(minutes=0.03)))
-    log = next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
     assert facts['iterations'] >= 3
-    assert f'"step": {facts["iterations"]}' in log
     checkpoint = torch.load(next(tmp_path.glob('iter_*.pth')), weights_only=False)
     assert checkpoint['meta']['iter'] == facts['iterations']
     assert checkpoint['optimizer']['param_groups'][0]['lr'] < 1e-3 / 100
