@@ -1,6 +1,7 @@
 """Two exported programs, preprocessing and the rest, as files of one format."""
 
 import copy
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,9 @@ def write_openvino(model: Programs, path: Path, opset: int | None = None, fp16: 
 
 def write_torch(model: Programs, path: Path) -> list[Path]:
     """Write `path` for `torch.export.load`: the program after preprocessing, which the runtime does by torch."""
-    torch.export.save(model.rest, path, extra_files=dict(model.metadata))
+    buffer = io.BytesIO()  # torch's own writer aborts the process where a disk is full
+    torch.export.save(model.rest, buffer, extra_files=dict(model.metadata))
+    path.write_bytes(buffer.getbuffer())
     return [path]
 
 

@@ -1,6 +1,7 @@
 """Whole models as files: from a config and a checkpoint to results, and the errors a user sees."""
 
 import json
+import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -99,6 +100,27 @@ def test_a_file_that_differs_is_not_left(exported, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r'the file differs from PyTorch on images of \(1, 159, 159, 3\): logits'):
         exporting.export_model(cfg, checkpoint, tmp_path / 'model.pt2', 'torch')
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    'name, file_format',
+    [
+        ('model.pt2', 'torch'),
+        pytest.param('model.onnx', 'onnx', marks=pytest.mark.slow),
+        pytest.param('model.xml', 'openvino', marks=pytest.mark.slow),
+    ],
+)
+def test_a_full_disk_is_an_error_and_nothing_is_left(exported, tmp_path, name, file_format):
+    _, _, cfg, checkpoint = exported
+    (tmp_path / name).write_text('an earlier file')
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match='File too large'):
+            exporting.export_model(cfg, checkpoint, tmp_path / name, file_format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.read_text() for file in tmp_path.iterdir()] == ['an earlier file']
 
 
 def test_classes_of_the_checkpoint_and_of_the_config_are_one(tmp_path):
