@@ -24,6 +24,8 @@ MODELS_OF = {
     'UperNet': 'upernet_conv2former_n_shapes.py',
     'Cascade Mask R-CNN': 'cascade_maskrcnn_conv2former_n_shapes.py',
 }
+# What OpenVINO does otherwise, as the page says it; `hybrid-backbones export` refuses such a file.
+WRONG_IN_OPENVINO = {'timm_deit3_s': 'positions are resized without antialiasing'}
 ROWS = [(name, model) for name in ONE_OF_EACH for model in ('Mask R-CNN', 'UperNet')]
 ROWS += [(name, 'Cascade Mask R-CNN') for name in ('conv2former_n', 'cvt_13', 'deit_t')]
 
@@ -50,9 +52,10 @@ def test_files_of_whole_models(name, model, tmp_path):
     trained, preprocessing = load_trained(cfg, checkpoint)[0], Preprocessing(read_input_rule(cfg))
     deployed = DeployedModel(path, engine='openvino')
     by_openvino = worst([compare(trained, preprocessing, deployed, images) for images in image_batches()])
-    assert not failures(by_openvino, 'float32')
+    assert bool(failures(by_openvino, 'float32')) == (name in WRONG_IN_OPENVINO)
     assert by_onnxruntime.get('detections', 100) >= 100
-    fill_in(f'| {name} | {model} |', [cell(by_onnxruntime), cell(by_openvino)])
+    reason = WRONG_IN_OPENVINO.get(name)
+    fill_in(f'| {name} | {model} |', [cell(by_onnxruntime), f'refused: {reason}' if reason else cell(by_openvino)])
 
 
 def cell(found: dict[str, float]) -> str:
