@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ..intervals import Interval, PerImage, interval_of_redraws, redraw
-from ..probes import FeaturesError, Subject, compute_features, probe_detection, probe_segmentation, task_key
+from ..probes import FeaturesError, Subject, compute_features, linear_probe, probe_detection, task_key
 from .question import Question
 
 
@@ -76,7 +76,7 @@ class FrozenProbes:
             compute_features(question.cfg, split, candidate, folder / 'features') for split in ('train', 'val')
         )
         if question.is_segmentation:
-            metric: PerImage = probe_segmentation(train, val).linear
+            metric: PerImage = linear_probe(train, val)
         else:
             metric = probe_detection(train, val).boxes
         return _scored(metric, self.key(question, candidate), start)

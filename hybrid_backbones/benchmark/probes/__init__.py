@@ -3,7 +3,7 @@
 from .detection import DetectionProbe, probe_detection
 from .features import Features, FeaturesError, Subject, compute_features, task_key
 from .logme import logme
-from .segmentation import SegmentationProbe, probe_segmentation
+from .segmentation import SegmentationProbe, linear_probe, probe_segmentation
 
 __all__ = [
     'DetectionProbe',
@@ -12,6 +12,7 @@ __all__ = [
     'SegmentationProbe',
     'Subject',
     'compute_features',
+    'linear_probe',
     'logme',
     'probe_detection',
     'probe_segmentation',

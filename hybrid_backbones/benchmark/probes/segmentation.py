@@ -10,7 +10,7 @@ the test pipeline in place of augmented crops, since features are computed once;
 one stride of 16; of a pyramid, all levels from stride 8 on are concatenated, at the size of the finest of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,25 +58,41 @@ def probe_segmentation(train: Features, val: Features, iterations: int = 300, se
     Raises:
         FeaturesError: The training images have labels of fewer than two classes.
     """
-    classes = len(train.dataset.metainfo['classes'])
+    linear = linear_probe(train, val, iterations, seed)
+    labels, classes, ignored = _labels(train)
+    bank = sample_vectors(train, labels, levels_of(train), _BANK, ignored, seed)
+    neighbours = _scored(val, lambda maps: _votes(joined(maps), bank, classes), classes, ignored)
+    scores = [
+        logme(*sample_vectors(train, labels, [level], _LOGME_SAMPLES, ignored, seed))
+        for level in range(len(train.strides))
+    ]
+    return SegmentationProbe(linear, neighbours, tuple(scores))
+
+
+def linear_probe(train: Features, val: Features, iterations: int = 300, seed: int = 0) -> MeanIoU:
+    """mIoU of the linear head alone; arguments and errors of :func:`probe_segmentation`."""
+    labels, classes, ignored = _labels(train)
+    head = train_head(train, labels, classes, ignored, iterations, seed)
+    with torch.inference_mode():
+        return _scored(val, lambda maps: head([maps])[0], classes, ignored)
+
+
+def _labels(train: Features) -> tuple[list[np.ndarray], int, int]:
+    """Label maps of all images, the number of classes, and the label that does not count."""
     ignored = train.dataset.ignore_index
     labels = [label_map(train, index) for index in range(len(train))]
     present = np.unique(np.concatenate([np.unique(label) for label in labels]))
     if (found := np.count_nonzero(present != ignored)) < 2:
         raise FeaturesError(f'the training images have labels of {found} class, expected at least 2 to tell apart')
-    head = train_head(train, labels, classes, ignored, iterations, seed)
-    bank = sample_vectors(train, labels, levels_of(train), _BANK, ignored, seed)
-    by_head, by_neighbours = [], []
-    for index in range(len(val)):
-        truth, maps = label_map(val, index), _maps(val, index)
-        with torch.inference_mode():
-            by_head.append(_areas(head([maps])[0], val, index, truth, classes, ignored))
-        by_neighbours.append(_areas(_votes(joined(maps), bank, classes), val, index, truth, classes, ignored))
-    scores = [
-        logme(*sample_vectors(train, labels, [level], _LOGME_SAMPLES, ignored, seed))
-        for level in range(len(train.strides))
+    return labels, len(train.dataset.metainfo['classes']), ignored
+
+
+def _scored(val: Features, predict: Callable[[list[Tensor]], Tensor], classes: int, ignored: int) -> MeanIoU:
+    areas = [
+        _areas(predict(_maps(val, index)), val, index, label_map(val, index), classes, ignored)
+        for index in range(len(val))
     ]
-    return SegmentationProbe(_mean_iou(val, by_head), _mean_iou(val, by_neighbours), tuple(scores))
+    return _mean_iou(val, areas)
 
 
 class LinearHead(nn.Module):

@@ -94,7 +94,7 @@ def question(tmp_path: Path):
 
 
 def test_what_was_measured_is_not_measured_again(question, tmp_path, monkeypatch):
-    monkeypatch.setattr(rungs, 'probe_segmentation', partial(rungs.probe_segmentation, iterations=2))
+    monkeypatch.setattr(rungs, 'linear_probe', partial(rungs.linear_probe, iterations=2))
     lines: list[str] = []
     first = ask(question, tmp_path, minutes=10, report=lines.append)
     assert first.best in question.candidates and len(lines) == 4
